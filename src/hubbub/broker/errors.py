@@ -1,0 +1,65 @@
+"""One class per reaction a client must have. Each door owns one table that maps them to its own words.
+
+The text of an error is written for the client: what happened, why, and what to do where that helps.
+"""
+
+from __future__ import annotations
+
+
+class BrokerError(Exception):
+    """The broker refuses or cannot do what was asked."""
+
+
+class NotFound(BrokerError):
+    """There is no such entity."""
+
+
+class AlreadyExists(BrokerError):
+    """An entity of that name is there already."""
+
+
+class Invalid(BrokerError):
+    """The request itself is wrong and will stay wrong."""
+
+
+class Conflict(BrokerError):
+    """The state of the entity does not allow this now."""
+
+
+class TooLarge(BrokerError):
+    """A message or batch is over the size limit."""
+
+    def __init__(self, size: int, size_max: int) -> None:
+        super().__init__(f"The message size ({size} bytes) exceeds the limit ({size_max} bytes).")
+        self.size = size
+        self.size_max = size_max
+
+
+class QuotaExceeded(BrokerError):
+    """The entity or namespace is full."""
+
+
+class Disabled(BrokerError):
+    """The entity is disabled for this operation."""
+
+
+class PublisherRevoked(BrokerError):
+    """The publisher may not send any more."""
+
+
+class LockLost(BrokerError):
+    """The lock expired, was settled before, or never was."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The lock supplied is invalid. Either the lock expired, or the message has already been"
+            " removed from the queue."
+        )
+
+
+class SessionRequired(BrokerError):
+    """A session entity needs a session, or a plain one cannot have any."""
+
+
+class Busy(BrokerError):
+    """The broker cannot take this now (no space, too much waiting); the same request may work later."""
