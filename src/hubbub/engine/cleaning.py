@@ -1,0 +1,152 @@
+"""Gives space back: removes segments with nothing alive, and copies out the mostly dead ones first.
+
+Rules:
+1. Records are copied verbatim; the copy counts once durable, and only for what is still alive then.
+2. A burial on its way is not copied, or replay would find the copy behind it.
+3. Before a segment goes, its DEAD entries whose targets still stand in other segments are written again.
+4. One segment at a time, a bounded step at a time: appends go first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+from . import segment as fmt
+from .log import EngineError
+
+if TYPE_CHECKING:
+    from .file import FileEngine, FileLog, Group, Segment
+
+STEP_BYTES = 1 << 20
+LIVE_SHARE_MAX = 0.5
+FLUSHES_BETWEEN_LOOKS = 16
+
+
+class Cleaner:
+    """Looks after each flush whether a segment is worth the work; at most one is in work."""
+
+    __slots__ = ("_at", "_current", "_data", "_engine", "_looked", "_stopped")
+
+    def __init__(self, engine: FileEngine) -> None:
+        self._engine = engine
+        self._current: Segment | None = None
+        self._data = memoryview(b"")
+        self._at = 0
+        self._looked = 0
+        self._stopped = False
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def look(self) -> None:
+        """Cheap when there is nothing to do: the segments are weighed once every so many flushes."""
+        if self._current is not None or self._stopped:
+            return
+        self._looked += 1
+        if self._looked % FLUSHES_BETWEEN_LOOKS:
+            return
+        segment = self._choose()
+        if segment is not None:
+            self._current = segment
+            asyncio.get_running_loop().call_soon(self._begin, segment)
+
+    def _choose(self) -> Segment | None:
+        active = self._engine.active.number
+        sealed = [s for s in self._engine.segments.values() if s.number != active]
+        worth = [s for s in sealed if s.live <= LIVE_SHARE_MAX * s.end]
+        return min(worth, key=lambda s: (s.live > 0, s.number), default=None)
+
+    def _begin(self, segment: Segment) -> None:
+        engine = self._engine
+        carried = {n for n in segment.targets if n in engine.segments and n != segment.number}
+        if not segment.live and not carried:
+            self._remove(segment)
+            return
+        self._data = memoryview(engine.disk.read(segment.descriptor, segment.end, 0))
+        self._at = fmt.HEADER.size
+        self._step(None)
+
+    def _step(self, error: EngineError | None) -> None:
+        segment = self._current
+        assert segment is not None
+        if error is not None or self._stopped:
+            self._rest()
+        elif self._at >= segment.end:
+            self._end(segment)
+        else:
+            group = self._gather(segment)
+            if group.entries or group.carried:
+                self._engine.submit(group)
+            else:
+                asyncio.get_running_loop().call_soon(self._step, None)
+
+    def _gather(self, segment: Segment) -> Group:
+        from .file import Group
+
+        group = Group(self._step)
+        group.moved = True
+        until = min(segment.end, self._at + STEP_BYTES)
+        while self._at < until:
+            entry = fmt.entry_at(self._data, self._at)
+            if entry is None:
+                # Damage shows here as on any read: leave the file alone, it may be worth a rescue.
+                self._at = segment.end
+                segment.live += segment.end
+                break
+            self._at += entry.size
+            if entry.kind == fmt.PUT:
+                self._copy(group, segment, entry)
+            elif entry.kind == fmt.DEAD:
+                self._carry(group, segment, entry)
+        return group
+
+    def _copy(self, group: Group, segment: Segment, entry: fmt.Entry) -> None:
+        log: FileLog | None = self._engine.by_id.get(entry.log)
+        if log is None:
+            return
+        here = segment.number << 32 | entry.offset
+        alive = [
+            s
+            for s in range(entry.sequence, entry.sequence + entry.count)
+            if log.index.get(s)[0] == here and (log, s) not in self._engine.dying
+        ]
+        if not alive:
+            return
+        raw = bytes(self._data[entry.offset : entry.offset + entry.size])
+        # A copy stands alone: the append it came with is long complete.
+        tail = raw[8:9] + b"\0" + raw[10 : fmt.ENTRY.size]
+        payload = raw[fmt.ENTRY.size :]
+        crc = fmt.crc32(payload, fmt.crc32(tail))
+        head = fmt.LENGTH_CRC.pack(len(payload), crc) + tail
+        group.entries.append((log, entry.sequence, entry.count, head, payload))
+        group.size += entry.size
+
+    def _carry(self, group: Group, segment: Segment, entry: fmt.Entry) -> None:
+        engine = self._engine
+        for number, sequence, target in fmt.DEAD_ITEM.iter_unpack(entry.payload):
+            log = engine.by_id.get(number)
+            if log is not None and target in engine.segments and target != segment.number:
+                group.carried.append((number, sequence, target))
+                group.size += fmt.DEAD_ITEM.size
+
+    def _end(self, segment: Segment) -> None:
+        if segment.live <= 0:
+            self._remove(segment)
+        else:
+            self._rest()
+
+    def _remove(self, segment: Segment) -> None:
+        engine = self._engine
+        del engine.segments[segment.number]
+        os.close(segment.descriptor)
+        try:
+            os.unlink(segment.path)
+        except OSError:
+            pass  # Found again at the next start, with nothing alive in it.
+        self._rest()
+
+    def _rest(self) -> None:
+        self._current = None
+        self._data = memoryview(b"")

@@ -1,0 +1,45 @@
+"""The few calls by which the file engine touches the disk, in one place so that tests can break them."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+FULL_ERRNOS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+
+
+class Disk:
+    """Plain files. Every method may raise OSError."""
+
+    def create(self, path: str, size: int) -> int:
+        """A new file with `size` bytes of space set aside, so that later writes cannot lack it."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        except OSError:
+            os.close(descriptor)
+            os.unlink(path)
+            raise
+        return descriptor
+
+    def open(self, path: str) -> int:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def write(self, descriptor: int, data: bytes, offset: int) -> None:
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(descriptor, view, offset)
+            view, offset = view[written:], offset + written
+
+    def flush(self, descriptor: int) -> None:
+        os.fdatasync(descriptor)
+
+    def read(self, descriptor: int, size: int, offset: int) -> bytes:
+        return os.pread(descriptor, size, offset)
+
+    def flush_folder(self, path: str) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

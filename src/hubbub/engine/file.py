@@ -1,0 +1,578 @@
+"""The file engine: all logs of a node in one journal of segment files, with group commit.
+
+Theory of operation. `append` queues a group. One flush at a time takes what has gathered, writes it behind
+a FLUSH mark in one write, and makes it durable with one fdatasync; meanwhile the next groups gather.
+Flushes run in a thread, except when a single append waits on a fast disk: then handing it to a thread
+would cost more than the flush itself. Records are readable once their flush is done.
+
+Space comes back by segments: one with nothing alive is removed, a mostly dead one is copied out first
+(`cleaning`). What a segment file looks like, and how damage is told from a torn tail: `segment`.
+
+Not here: what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+
+from . import segment as fmt
+from .cleaning import Cleaner
+from .disk import FULL_ERRNOS, Disk
+from .index import Index
+from .log import Closed, Corrupt, Done, EngineError, Full, Log, Owned, Put, Record
+from .memory import find_time, keep_bytes
+
+SEGMENT_BYTES = 64 << 20
+FLUSH_BYTES_MAX = 8 << 20
+INLINE_SECONDS_MAX = 0.001
+"""A flush slower than this (running average) is never done on the event loop's thread."""
+READ_AHEAD_BYTES = 256 << 10
+
+
+class Segment:
+    """A journal file that exists. `end` is where its data ends, `live` how many bytes of it matter."""
+
+    __slots__ = ("descriptor", "end", "live", "number", "path", "salt", "size", "targets")
+
+    def __init__(self, number: int, path: str, descriptor: int, salt: bytes, size: int) -> None:
+        self.number = number
+        self.path = path
+        self.descriptor = descriptor
+        self.salt = salt
+        self.size = size
+        self.end = fmt.HEADER.size
+        self.live = 0
+        self.targets: set[int] = set()
+        """Segments in which the entries lived that this segment's DEAD entries bury."""
+
+
+class FileLog:
+    __slots__ = ("bytes", "count", "durable", "engine", "first", "id", "index", "name", "next")
+
+    def __init__(self, name: str, number: int, first: int, engine: FileEngine) -> None:
+        self.name = name
+        self.id = number
+        self.engine = engine
+        self.index = Index()
+        self.first = self.durable = self.next = first
+        self.count = 0
+        self.bytes = 0
+
+    def get(self, sequence: int) -> Record | None:
+        location, size = self.index.get(sequence)
+        return self.engine.record(self, location, size) if location else None
+
+    def alive(self, sequence: int) -> bool:
+        return self.index.get(sequence)[0] != 0
+
+    def next_alive(self, sequence: int) -> int | None:
+        return self.index.next_alive(max(sequence, self.first))
+
+    def read(self, start: int, count_max: int, bytes_max: int) -> list[Record]:
+        return self.engine.read(self, start, count_max, bytes_max)
+
+    def find(self, time: int) -> int:
+        return find_time(self, time)
+
+    def keep(self, bytes_max: int) -> int:
+        return keep_bytes(self, bytes_max)
+
+    def place(self, sequence: int, count: int, location: int, size: int) -> None:
+        """A record is durable."""
+        self.index.set(sequence, count, location, size)
+        self.count += count
+        self.bytes += size - fmt.ENTRY.size
+        if sequence + count > self.durable:
+            self.durable = sequence + count
+
+    def move(self, sequence: int, count: int, location: int, size: int) -> None:
+        """What is still alive of a record now stands elsewhere."""
+        old = 0
+        for s in range(sequence, sequence + count):
+            old = self.index.get(s)[0] or old
+            if self.index.get(s)[0]:
+                self.index.set(s, 1, location, size)
+        self.engine.release(old or location, size)
+
+    def bury(self, sequence: int) -> None:
+        location, size = self.index.get(sequence)
+        if not location:
+            return
+        self.index.clear(sequence)
+        self.count -= 1
+        if self.index.get(sequence + 1)[0] != location and self.index.get(sequence - 1)[0] != location:
+            self.bytes -= size - fmt.ENTRY.size
+            self.engine.release(location, size)
+        if sequence == self.first:
+            following = self.index.next_alive(sequence + 1)
+            self.first = self.durable if following is None else following
+
+    def trim(self, before: int) -> None:
+        before = min(before, self.durable)
+        for sequence in self.index.below(before):
+            self.bury(sequence)
+        self.first = max(self.first, before)
+
+
+class Group:
+    """One append on its way to the disk."""
+
+    __slots__ = ("carried", "dead", "done", "drops", "entries", "moved", "size", "trims")
+
+    def __init__(self, done: Done) -> None:
+        self.entries: list[tuple[FileLog, int, int, bytes, bytes]] = []
+        """(log, sequence, count, header, payload) of each record; the header is sealed at the flush."""
+        self.dead: list[tuple[FileLog, int]] = []
+        self.trims: Sequence[tuple[Log, int]] = ()
+        self.drops: Sequence[Log] = ()
+        self.moved = False
+        """The entries are copies of live records, made by cleaning, and complete with their headers."""
+        self.carried: list[tuple[int, int, int]] = []
+        """Burials to write again, made by cleaning: (log id, sequence, segment)."""
+        self.size = 0
+        self.done = done
+
+
+class _Flush:
+    """What one write holds, and where each of its records will stand."""
+
+    __slots__ = ("data", "error", "groups", "moves", "offset", "places", "roll", "seconds", "segment", "targets")
+
+    def __init__(self, groups: list[Group]) -> None:
+        self.groups = groups
+        self.data = b""
+        self.places: list[tuple[FileLog, int, int, int, int]] = []
+        """(log, sequence, count, offset, size) of each new record."""
+        self.moves: dict[tuple[FileLog, int], tuple[int, int, int]] = {}
+        """(log, sequence) → (count, offset, size) of each copied record."""
+        self.targets: set[int] = set()
+        self.segment: Segment | None = None
+        self.roll: bytes | None = None
+        self.offset = 0
+        self.error: OSError | None = None
+        self.seconds = 0.0
+
+
+class FileEngine:
+    """Opens the journal in `path` and takes ownership. Raises Owned, Corrupt, Full, EngineError.
+
+    `progress(done, total)` is told the bytes read while the journal is replayed.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        disk: Disk | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> None:
+        from .recovery import recover
+
+        self.path = path
+        self.segment_bytes = segment_bytes
+        self.disk = disk or Disk()
+        self.segments: dict[int, Segment] = {}
+        self.by_name: dict[str, FileLog] = {}
+        self.by_id: dict[int, FileLog] = {}
+        self.id_next = 1
+        self.flush_number = 0
+        self.dying: set[tuple[FileLog, int]] = set()
+        """Burials on their way: cleaning must not copy these."""
+        self._unopened: list[FileLog] = []
+        self._pending: list[Group] = []
+        self._flushing = False
+        self._scheduled = False
+        self._failed: EngineError | None = None
+        self._closed = False
+        self._flush_seconds = 0.0
+        self._idle = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, "hubbub-flush")
+        self._reading = threading.local()
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        self._lock = _own(path)
+        try:
+            self.recovery = recover(self, progress)
+            self.active = self.segments[max(self.segments)] if self.segments else self._first_segment()
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._cleaner = Cleaner(self)
+
+    # The contract.
+
+    def open(self, name: str, first: int = 0) -> Log:
+        log = self.by_name.get(name)
+        if log is None:
+            log = FileLog(name, self.id_next, first, self)
+            self.id_next += 1
+            self.by_name[name] = self.by_id[log.id] = log
+            self._unopened.append(log)
+        return log
+
+    def logs(self) -> Iterator[Log]:
+        return iter(list(self.by_name.values()))
+
+    def append(
+        self,
+        puts: Sequence[Put],
+        now: int,
+        done: Done,
+        *,
+        dead: Sequence[tuple[Log, int]] = (),
+        trims: Sequence[tuple[Log, int]] = (),
+        drops: Sequence[Log] = (),
+    ) -> None:
+        if self._closed:
+            raise Closed("the engine is closed")
+        group = Group(done)
+        entries = group.entries
+        size = 0
+        for log, payload, count in puts:
+            sequence = log.next
+            log.next = sequence + count  # type: ignore[misc]
+            tail = fmt.tail_of(fmt.PUT, 0, 0, log.id, sequence, now, count)
+            entries.append((log, sequence, count, tail, payload))  # type: ignore[arg-type]
+            size += len(payload) + 36
+        if dead:
+            group.dead = list(dead)  # type: ignore[arg-type]
+            self.dying.update(group.dead)
+            size += 16 * len(dead) + 36
+        if trims or drops:
+            group.trims, group.drops = trims, drops
+            size += 36 * (len(trims) + len(drops))
+        group.size = size
+        self.submit(group)
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._cleaner.stop()
+        while self._flushing or self._pending:
+            self._idle.clear()
+            await self._idle.wait()
+        self._thread.shutdown()
+        for segment in self.segments.values():
+            os.close(segment.descriptor)
+        os.close(self._lock)
+
+    # Reading.
+
+    def record(self, log: FileLog, location: int, size: int) -> Record:
+        segment = self.segments[location >> 32]
+        offset = location & 0xFFFFFFFF
+        return self._decode(log, segment, offset, self.disk.read(segment.descriptor, size, offset))
+
+    def read(self, log: FileLog, start: int, count_max: int, bytes_max: int) -> list[Record]:
+        records: list[Record] = []
+        left = bytes_max
+        segment: Segment | None = None
+        base = 0
+        data = memoryview(b"")
+        index = log.index
+        sequence = index.next_alive(max(start, log.first))
+        while sequence is not None and len(records) < count_max:
+            location, size = index.get(sequence)
+            left -= size
+            if records and left < 0:
+                break
+            number, offset = location >> 32, location & 0xFFFFFFFF
+            if segment is None or segment.number != number or not base <= offset <= base + len(data) - size:
+                segment, base = self.segments[number], offset
+                ahead = max(size, min(READ_AHEAD_BYTES, max(0, left), segment.end - offset))
+                data = memoryview(self.disk.read(segment.descriptor, ahead, offset))
+            begin = offset - base
+            record = self._decode(log, segment, offset, data[begin : begin + size])
+            records.append(record)
+            sequence = index.next_alive(record.sequence + record.count)
+        return records
+
+    def _decode(self, log: FileLog, segment: Segment, offset: int, data: bytes | memoryview) -> Record:
+        if len(data) >= fmt.ENTRY.size:
+            length, crc, kind, _, _, number, sequence, time, count = fmt.ENTRY.unpack_from(data)
+            view = memoryview(data)
+            if (
+                number == log.id
+                and kind == fmt.PUT
+                and length + fmt.ENTRY.size == len(data)
+                and crc == fmt.crc32(view[8:])
+            ):
+                return Record(sequence, count, time, bytes(view[fmt.ENTRY.size :]))
+        raise Corrupt(f"{segment.path}: offset {offset}: a record of '{log.name}' is damaged on the disk")
+
+    # Writing.
+
+    def submit(self, group: Group) -> None:
+        self._pending.append(group)
+        if not self._flushing and not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._start)
+
+    def _start(self) -> None:
+        self._scheduled = False
+        if self._flushing or not self._pending:
+            return
+        if self._failed is not None:
+            self._fail(self._take_all(), self._failed)
+            return
+        flush = self._assemble(self._take())
+        self._flushing = True
+        lone = len(flush.groups) == 1 and not self._pending and flush.roll is None
+        if lone and len(flush.data) < 1 << 16 and self._flush_seconds < INLINE_SECONDS_MAX:
+            self._write(flush)
+            self._finish(flush)
+        else:
+            loop = asyncio.get_running_loop()
+            self._thread.submit(self._write_then, flush, loop)
+
+    def _take(self) -> list[Group]:
+        """The groups of the next flush: what waits, up to a bound."""
+        pending, size = self._pending, 0
+        for n, group in enumerate(pending):
+            size += group.size
+            if size > FLUSH_BYTES_MAX and n:
+                self._pending = pending[n:]
+                return pending[:n]
+        self._pending = []
+        return pending
+
+    def _take_all(self) -> list[Group]:
+        pending, self._pending = self._pending, []
+        return pending
+
+    def _assemble(self, groups: list[Group]) -> _Flush:
+        """Lays out one write. Burials are encoded here, because only now is it known where things live."""
+        flush = _Flush(groups)
+        estimate = sum(group.size for group in groups) + 128 * len(self._unopened) + 256
+        segment: Segment | None = self.active
+        assert segment is not None
+        number = segment.number
+        if segment.end + estimate > segment.size:
+            number += 1
+            flush.roll = self._logs_entry(number)
+            flush.offset = fmt.HEADER.size + len(flush.roll)
+            segment = None
+        else:
+            flush.offset = segment.end
+        flush.segment = segment
+        salt = os.urandom(8) if segment is None else segment.salt
+        parts: list[bytes] = []
+        parts += fmt.encode(fmt.FLUSH, 0, self.flush_number + 1, 0, 0, salt)
+        for log in self._unopened:
+            parts += fmt.encode(fmt.OPEN, log.id, log.first, 0, 0, log.name.encode())
+        position = flush.offset + sum(map(len, parts))
+        for group in groups:
+            position = _lay_out(flush, group, parts, position, number)
+        flush.data = b"".join(parts)
+        if segment is None:
+            self._salt = salt
+        return flush
+
+    def _logs_entry(self, number: int) -> bytes:
+        items = []
+        for log in self.by_name.values():
+            name = log.name.encode()
+            items.append(fmt.LOGS_ITEM.pack(log.id, log.first, log.durable, len(name)) + name)
+        return b"".join(fmt.encode(fmt.LOGS, 0, self.id_next, 0, 0, b"".join(items)))
+
+    def _write_then(self, flush: _Flush, loop: asyncio.AbstractEventLoop) -> None:
+        self._write(flush)
+        loop.call_soon_threadsafe(self._finish, flush)
+
+    def _write(self, flush: _Flush) -> None:
+        """Everything slow. Runs in the flush thread, or inline for a lone append."""
+        began = perf_counter()
+        try:
+            if flush.roll is not None:
+                flush.segment = self._create(self.active.number + 1, self._salt, flush)
+            assert flush.segment is not None
+            self.disk.write(flush.segment.descriptor, flush.data, flush.offset)
+            self.disk.flush(flush.segment.descriptor)
+        except OSError as error:
+            flush.error = error
+        flush.seconds = perf_counter() - began
+
+    def _create(self, number: int, salt: bytes, flush: _Flush | None) -> Segment:
+        head = flush.roll if flush is not None and flush.roll is not None else self._logs_entry(number)
+        needed = fmt.HEADER.size + len(head) + (len(flush.data) if flush else 0)
+        size = max(self.segment_bytes, needed)
+        path = os.path.join(self.path, f"{number:08}.journal")
+        descriptor = self.disk.create(path, size)
+        try:
+            self.disk.write(descriptor, fmt.encode_header(number, salt) + head, 0)
+            self.disk.flush(descriptor)
+            self.disk.flush_folder(self.path)
+        except OSError:
+            os.close(descriptor)
+            os.unlink(path)
+            raise
+        segment = Segment(number, path, descriptor, salt, size)
+        segment.end = fmt.HEADER.size + len(head)
+        return segment
+
+    def _first_segment(self) -> Segment:
+        try:
+            segment = self._create(1, os.urandom(8), None)
+        except OSError as error:
+            raise EngineError(f"cannot create the journal in {self.path}: {error}") from error
+        self.segments[1] = segment
+        return segment
+
+    def _finish(self, flush: _Flush) -> None:
+        self._flushing = False
+        self._flush_seconds += (flush.seconds - self._flush_seconds) / 8
+        if flush.error is not None:
+            self._failed_flush(flush, flush.error)
+        else:
+            self._apply(flush)
+            for group in flush.groups:
+                group.done(None)
+            self._cleaner.look()
+        if self._pending and not self._flushing and not self._scheduled:
+            self._start()
+        elif not self._pending:
+            self._idle.set()
+
+    def _apply(self, flush: _Flush) -> None:
+        segment = flush.segment
+        assert segment is not None
+        if flush.roll is not None:
+            self._seal(self.active)
+            self.segments[segment.number] = self.active = segment
+        self.flush_number += 1
+        segment.end = flush.offset + len(flush.data)
+        segment.targets |= flush.targets
+        self._unopened = []
+        base = segment.number << 32
+        for log, sequence, count, offset, size in flush.places:
+            log.place(sequence, count, base | offset, size)
+            segment.live += size
+        for (log, sequence), (count, offset, size) in flush.moves.items():
+            log.move(sequence, count, base | offset, size)
+            segment.live += size
+        for group in flush.groups:
+            if group.dead or group.trims or group.drops:
+                self._bury(group)
+
+    def _bury(self, group: Group) -> None:
+        for log, sequence in group.dead:
+            log.bury(sequence)
+            self.dying.discard((log, sequence))
+        for log, before in group.trims:  # type: ignore[assignment]
+            log.trim(before)
+        for log in group.drops:  # type: ignore[assignment]
+            self.drop(log)
+
+    def drop(self, log: FileLog) -> None:
+        log.trim(log.durable)
+        self.by_id.pop(log.id, None)
+        if self.by_name.get(log.name) is log:
+            del self.by_name[log.name]
+
+    def release(self, location: int, size: int) -> None:
+        self.segments[location >> 32].live -= size
+
+    def _seal(self, segment: Segment) -> None:
+        """No more is written to it: give back the space it did not use."""
+        try:
+            os.ftruncate(segment.descriptor, segment.end)
+            segment.size = segment.end
+        except OSError:
+            pass  # Space that could not be given back is only space.
+
+    # Failure.
+
+    def _failed_flush(self, flush: _Flush, cause: OSError) -> None:
+        if cause.errno in FULL_ERRNOS and self._erase(flush):
+            error: EngineError = Full(f"no space is left in {self.path}: free some, then send again")
+        else:
+            # After a failed fdatasync nobody knows what is on the disk; going on would be a lie.
+            error = self._failed = EngineError(f"the disk of {self.path} failed: {cause}. Restart hubbub")
+        self._fail(flush.groups + self._take_all(), error)
+
+    def _erase(self, flush: _Flush) -> bool:
+        """Takes care that the refused write cannot be found by a later recovery."""
+        segment = flush.segment
+        if flush.roll is not None or segment is None:
+            return True
+        try:
+            self.disk.write(segment.descriptor, bytes(fmt.ENTRY.size), flush.offset)
+            self.disk.flush(segment.descriptor)
+        except OSError:
+            return False
+        return True
+
+    def _fail(self, groups: list[Group], error: EngineError) -> None:
+        for group in groups:
+            for log, *_ in group.entries:
+                log.next = log.durable
+            self.dying.difference_update(group.dead)
+        for group in groups:
+            group.done(error)
+
+
+def _lay_out(flush: _Flush, group: Group, parts: list[bytes], position: int, number: int) -> int:
+    """Adds one group's entries to the write; returns the position behind them."""
+    entries = group.entries
+    last = len(entries) - 1
+    more_follows = bool(group.dead or group.trims or group.drops or group.carried)
+    places = flush.places
+    for n, (log, sequence, count, tail, payload) in enumerate(entries):
+        size = 36 + len(payload)
+        if group.moved:
+            parts += (tail, payload)
+            flush.moves[(log, sequence)] = (count, position, size)
+        else:
+            if n != last or more_follows:
+                tail = tail[:1] + b"\x01" + tail[2:]
+            parts += (fmt.length_crc(len(payload), fmt.crc32(payload, fmt.crc32(tail))), tail, payload)
+            places.append((log, sequence, count, position, size))
+        position += size
+    return _lay_out_burials(flush, group, parts, position, number) if more_follows else position
+
+
+def _lay_out_burials(flush: _Flush, group: Group, parts: list[bytes], position: int, number: int) -> int:
+    controls: list[tuple[int, int, int, bytes]] = []
+    items = []
+    for log, sequence in group.dead:
+        target = log.index.get(sequence)[0] >> 32
+        if not target or (log, sequence) in flush.moves:
+            target = number
+        flush.targets.add(target)
+        items.append(fmt.DEAD_ITEM.pack(log.id, sequence, target))
+    for log_id, sequence, target in group.carried:
+        flush.targets.add(target)
+        items.append(fmt.DEAD_ITEM.pack(log_id, sequence, target))
+    if items:
+        controls.append((fmt.DEAD, 0, 0, b"".join(items)))
+    controls += [(fmt.TRIM, log.id, before, b"") for log, before in group.trims]  # type: ignore[attr-defined]
+    controls += [(fmt.DROP, log.id, 0, b"") for log in group.drops]  # type: ignore[attr-defined]
+    for n, (kind, log_id, sequence, payload) in enumerate(controls):
+        flags = fmt.MORE if n < len(controls) - 1 else 0
+        head, body = fmt.encode(kind, log_id, sequence, 0, 0, payload, flags)
+        parts += (head, body)
+        position += len(head) + len(body)
+    return position
+
+
+def _own(path: str) -> int:
+    """The lock of the data folder, held while the descriptor is open. Raises Owned."""
+    descriptor = os.open(os.path.join(path, "LOCK"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+        os.close(descriptor)
+        raise Owned(
+            f"another hubbub (pid {owner}) uses {path}. Stop it, or give this one its own folder with --data"
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor

@@ -1,0 +1,175 @@
+"""Opening a journal: replays every segment, oldest first, into the engine's index.
+
+Rules: a torn tail of the newest segment is cut; anything else that is bad raises Corrupt. Replay is
+idempotent: a record copied by cleaning just before a crash is found twice, and the later one counts.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from . import segment as fmt
+from .log import Corrupt
+
+if TYPE_CHECKING:
+    from .file import FileEngine, Segment
+
+_NAME = re.compile(r"(\d{8})\.journal")
+
+
+class Recovery(NamedTuple):
+    """What opening found: where the newest segment's good data ended, and how many bytes were cut."""
+
+    path: str
+    offset: int
+    bytes_cut: int
+
+
+def recover(engine: FileEngine, progress: Callable[[int, int], object] | None) -> Recovery | None:
+    """Fills the engine. Raises Corrupt."""
+    paths = segment_paths(engine.path)
+    paths = _without_stillborn(paths)
+    total = sum(os.path.getsize(path) for path in paths)
+    read = 0
+    recovery = None
+    for path in paths:
+        recovery = _replay(engine, path, last=path is paths[-1])
+        read += os.path.getsize(path)
+        if progress is not None:
+            progress(read, total)
+    return recovery
+
+
+def segment_paths(folder: str) -> list[str]:
+    """The segment files in order."""
+    return [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if _NAME.fullmatch(name)]
+
+
+def _without_stillborn(paths: list[str]) -> list[str]:
+    """A newest segment whose header never reached the disk held nothing that was acknowledged."""
+    if not paths:
+        return paths
+    with open(paths[-1], "rb") as file:
+        head = file.read(fmt.HEADER.size + fmt.ENTRY.size)
+        if any(head[: fmt.HEADER.size]) or any(file.read(1 << 16)):
+            return paths
+    os.unlink(paths[-1])
+    return paths[:-1]
+
+
+def _replay(engine: FileEngine, path: str, last: bool) -> Recovery:
+    from .file import Segment
+
+    descriptor = engine.disk.open(path)
+    size = os.fstat(descriptor).st_size
+    if size < fmt.HEADER.size:
+        raise Corrupt(f"{path}: offset 0: the segment header is cut short")
+    with mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as data:
+        number, salt = fmt.decode_header(data, path)
+        segment = Segment(number, path, descriptor, salt, size)
+        engine.segments[number] = segment
+        for group in fmt.groups(data, path, salt, last):
+            for entry in group:
+                _apply(engine, segment, entry)
+            segment.end = group[-1].offset + group[-1].size
+            del group, entry
+        torn = len(bytes(data[segment.end : min(size, segment.end + (1 << 24))]).rstrip(b"\0")) if last else 0
+    for log in engine.by_id.values():
+        log.next = log.durable
+    if last:
+        _blank_tail(engine, segment, size)
+    return Recovery(path, segment.end, torn)
+
+
+def _blank_tail(engine: FileEngine, segment: Segment, size: int) -> None:
+    """Behind the good data only zeros may stand, or a later recovery would take them for damage."""
+    os.ftruncate(segment.descriptor, segment.end)
+    segment.size = max(engine.segment_bytes, segment.end)
+    try:
+        os.posix_fallocate(segment.descriptor, 0, segment.size)
+    except OSError:
+        segment.size = segment.end  # No room: the next append tries a new segment, and says Full.
+    os.fsync(segment.descriptor)
+
+
+def _apply(engine: FileEngine, segment: Segment, entry: fmt.Entry) -> None:
+    if entry.kind == fmt.PUT:
+        log = engine.by_id.get(entry.log)
+        if log is not None and entry.sequence + entry.count > log.first:
+            _place(log, segment, entry)
+    elif entry.kind == fmt.FLUSH:
+        engine.flush_number = max(engine.flush_number, entry.sequence)
+    elif entry.kind == fmt.DEAD:
+        for number, sequence, target in fmt.DEAD_ITEM.iter_unpack(entry.payload):
+            segment.targets.add(target)
+            if number in engine.by_id:
+                engine.by_id[number].bury(sequence)
+    elif entry.kind == fmt.OPEN:
+        _open(engine, entry.log, bytes(entry.payload).decode(), entry.sequence)
+    elif entry.kind == fmt.LOGS:
+        _logs(engine, entry)
+    elif entry.log in engine.by_id:
+        if entry.kind == fmt.TRIM:
+            engine.by_id[entry.log].trim(entry.sequence)
+        else:
+            engine.drop(engine.by_id[entry.log])
+
+
+def _place(log, segment: Segment, entry: fmt.Entry) -> None:  # type: ignore[no-untyped-def]
+    for sequence in range(entry.sequence, entry.sequence + entry.count):
+        if log.alive(sequence):
+            log.bury(sequence)
+    log.place(entry.sequence, entry.count, segment.number << 32 | entry.offset, entry.size)
+    segment.live += entry.size
+    if entry.sequence < log.first:
+        for sequence in range(entry.sequence, log.first):
+            log.bury(sequence)
+
+
+def _open(engine: FileEngine, number: int, name: str, first: int) -> None:
+    from .file import FileLog
+
+    if number not in engine.by_id:
+        engine.by_name[name] = engine.by_id[number] = FileLog(name, number, first, engine)
+    engine.id_next = max(engine.id_next, number + 1)
+
+
+def _logs(engine: FileEngine, entry: fmt.Entry) -> None:
+    """The table at a segment's head: what it does not list was dropped; what it lists got at least so far."""
+    engine.id_next = max(engine.id_next, entry.sequence)
+    listed = set()
+    for number, first, following, name in _logs_items(entry.payload):
+        _open(engine, number, name, first)
+        listed.add(number)
+        log = engine.by_id[number]
+        log.durable = max(log.durable, following)
+        if first > log.first:
+            log.trim(first)
+    for log in [log for log in engine.by_id.values() if log.id not in listed]:
+        engine.drop(log)
+
+
+def _logs_items(payload: memoryview) -> Iterator[tuple[int, int, int, str]]:
+    offset = 0
+    while offset < len(payload):
+        number, first, following, length = fmt.LOGS_ITEM.unpack_from(payload, offset)
+        offset += fmt.LOGS_ITEM.size
+        yield number, first, following, bytes(payload[offset : offset + length]).decode()
+        offset += length
+
+
+def verify(folder: str) -> Iterator[str]:
+    """Reads every segment of a folder nobody uses; yields a sentence per problem (none: all is well)."""
+    paths = segment_paths(folder)
+    for path in paths:
+        with open(path, "rb") as file:
+            data = memoryview(file.read())
+        try:
+            _, salt = fmt.decode_header(data, path)
+            fmt.used(data, path, salt, last=path is paths[-1])
+        except Corrupt as error:
+            yield str(error)
