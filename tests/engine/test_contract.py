@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+
 from hubbub.engine.disk import Disk
 from hubbub.engine.file import FileEngine
 from hubbub.engine.log import Closed, Engine, EngineError, Full, Put

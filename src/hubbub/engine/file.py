@@ -142,7 +142,18 @@ class Group:
 class _Flush:
     """What one write holds, and where each of its records will stand."""
 
-    __slots__ = ("data", "error", "groups", "moves", "offset", "places", "roll", "seconds", "segment", "targets")
+    __slots__ = (
+        "data",
+        "error",
+        "groups",
+        "moves",
+        "offset",
+        "places",
+        "roll",
+        "seconds",
+        "segment",
+        "targets",
+    )
 
     def __init__(self, groups: list[Group]) -> None:
         self.groups = groups

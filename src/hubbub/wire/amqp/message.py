@@ -1,0 +1,205 @@
+"""AMQP message sections as byte ranges (specification part 3.2).
+
+A user's sections are copied, never re-encoded: `split` finds where they stand, the builders make new ones
+for messages that did not come as AMQP. Section bytes always include their descriptor.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+from .types import Buffer, DecodeError, Symbol, Timestamp, Uint, decode, encode, skip
+
+HEADER, DELIVERY_ANNOTATIONS, MESSAGE_ANNOTATIONS, PROPERTIES, APPLICATION_PROPERTIES = range(0x70, 0x75)
+DATA, SEQUENCE, VALUE, FOOTER = range(0x75, 0x79)
+
+_NAMES = {
+    "amqp:header:list": HEADER,
+    "amqp:delivery-annotations:map": DELIVERY_ANNOTATIONS,
+    "amqp:message-annotations:map": MESSAGE_ANNOTATIONS,
+    "amqp:properties:list": PROPERTIES,
+    "amqp:application-properties:map": APPLICATION_PROPERTIES,
+    "amqp:data:binary": DATA,
+    "amqp:amqp-sequence:list": SEQUENCE,
+    "amqp:amqp-value:*": VALUE,
+    "amqp:footer:map": FOOTER,
+}
+PROPERTY_NAMES = (
+    "message_id",
+    "user_id",
+    "to",
+    "subject",
+    "reply_to",
+    "correlation_id",
+    "content_type",
+    "content_encoding",
+    "absolute_expiry",
+    "creation",
+    "group_id",
+    "group_sequence",
+    "reply_to_group_id",
+)
+
+
+class Sections:
+    """The encoded sections of one message; b"" where there is none."""
+
+    __slots__ = (
+        "application_properties",
+        "body",
+        "delivery_annotations",
+        "footer",
+        "header",
+        "message_annotations",
+        "properties",
+    )
+
+    def __init__(self) -> None:
+        self.header = self.delivery_annotations = self.message_annotations = b""
+        self.properties = self.application_properties = self.body = self.footer = b""
+
+    def bare(self) -> bytes:
+        """What a broker keeps unchanged."""
+        return self.properties + self.application_properties + self.body + self.footer
+
+
+_SLOTS = {
+    HEADER: "header",
+    DELIVERY_ANNOTATIONS: "delivery_annotations",
+    MESSAGE_ANNOTATIONS: "message_annotations",
+    PROPERTIES: "properties",
+    APPLICATION_PROPERTIES: "application_properties",
+    FOOTER: "footer",
+}
+
+
+def split(payload: bytes) -> Sections:
+    """The sections of a message, in whatever order they stand. Raises DecodeError."""
+    sections = Sections()
+    offset, size = 0, len(payload)
+    body: list[bytes] = []
+    while offset < size:
+        start = offset
+        code, offset = _descriptor(payload, offset)
+        offset = skip(payload, offset)
+        if DATA <= code <= VALUE:
+            body.append(payload[start:offset])
+        else:
+            setattr(sections, _SLOTS[code], payload[start:offset])
+    sections.body = body[0] if len(body) == 1 else b"".join(body)
+    return sections
+
+
+def _descriptor(payload: Buffer, offset: int) -> tuple[int, int]:
+    """The section code at `offset` and where its value begins."""
+    if payload[offset : offset + 2] == b"\x00\x53" and offset + 2 < len(payload):
+        code: Any = payload[offset + 2]
+        offset += 3
+    elif payload[offset] == 0:
+        code, offset = decode(payload, offset + 1)
+        code = _NAMES.get(code, 0) if isinstance(code, str) else code
+    else:
+        raise DecodeError(f"no section begins at {offset}")
+    if not isinstance(code, int) or not HEADER <= code <= FOOTER:
+        raise DecodeError(f"the section at {offset} has an unknown descriptor")
+    return code, offset
+
+
+def section_value(section: bytes) -> Any:
+    """The decoded value of one section; None for b"". Raises DecodeError."""
+    if not section:
+        return None
+    _, offset = _descriptor(section, 0)
+    return decode(section, offset)[0]
+
+
+def section_map(section: bytes) -> dict[Any, Any]:
+    """The decoded map of an annotations or application-properties section."""
+    value = section_value(section)
+    if value is not None and not isinstance(value, dict):
+        raise DecodeError("the section is not a map")
+    return value or {}
+
+
+def section_list(section: bytes, length: int) -> list[Any]:
+    """The decoded list of a header or properties section, filled up with None to `length`."""
+    value = section_value(section) or []
+    if not isinstance(value, list):
+        raise DecodeError("the section is not a list")
+    return value + [None] * (length - len(value))
+
+
+def properties_of(section: bytes) -> dict[str, Any]:
+    """The properties that are set, by the names of PROPERTY_NAMES."""
+    values = section_list(section, len(PROPERTY_NAMES))
+    return {name: value for name, value in zip(PROPERTY_NAMES, values, strict=False) if value is not None}
+
+
+def data_sections(body: bytes) -> list[bytes]:
+    """The contents of a body made of data sections, as the parts of a batch. Raises DecodeError."""
+    parts: list[bytes] = []
+    offset = 0
+    while offset < len(body):
+        code, offset = _descriptor(body, offset)
+        if code != DATA:
+            raise DecodeError("a batch holds data sections only")
+        value, offset = decode(body, offset)
+        if not isinstance(value, bytes):
+            raise DecodeError("a data section is not binary")
+        parts.append(value)
+    return parts
+
+
+def body_bytes(body: bytes) -> bytes:
+    """What a reader without AMQP sees: data joined, text as UTF-8, any other value as it is encoded."""
+    if not body:
+        return b""
+    code, offset = _descriptor(body, 0)
+    if code == DATA:
+        return b"".join(data_sections(body))
+    value, _ = decode(body, offset)
+    if isinstance(value, bytes):
+        return bytes(value)
+    return value.encode() if isinstance(value, str) else body[offset:]
+
+
+_U32 = struct.Struct(">I")
+
+
+def data_section(body: bytes) -> bytes:
+    size = len(body)
+    if size < 256:
+        return b"\x00Su\xa0" + size.to_bytes(1, "big") + body
+    return b"\x00Su\xb0" + _U32.pack(size) + body
+
+
+def value_section(value: Any) -> bytes:
+    return b"\x00Sw" + encode(value)
+
+
+def list_section(code: int, values: list[Any]) -> bytes:
+    """A header or properties section; trailing nulls are left out."""
+    while values and values[-1] is None:
+        values = values[:-1]
+    return b"\x00S" + bytes((code,)) + encode(values)
+
+
+def map_section(code: int, values: Mapping[Any, Any]) -> bytes:
+    return b"\x00S" + bytes((code,)) + encode(dict(values))
+
+
+def properties_section(**properties: Any) -> bytes:
+    """Named as in PROPERTY_NAMES; b"" if none is set. Content type and encoding become symbols."""
+    if not properties:
+        return b""
+    for name in ("content_type", "content_encoding"):
+        if properties.get(name) is not None:
+            properties[name] = Symbol(properties[name])
+    for name in ("absolute_expiry", "creation"):
+        if properties.get(name) is not None:
+            properties[name] = Timestamp(properties[name])
+    if properties.get("group_sequence") is not None:
+        properties["group_sequence"] = Uint(properties["group_sequence"])
+    return list_section(PROPERTIES, [properties.get(name) for name in PROPERTY_NAMES])
