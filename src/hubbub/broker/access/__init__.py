@@ -5,6 +5,7 @@
 Bearer tokens need keys from outside, so their verifier is a door's; the gate only knows its shape.
 """
 
+from .explain import Check, explain
 from .gate import Bearer, Gate, cbs_credential, verify
 from .resource import Authority, host_name, scope_path, split_resource
 from .rights import (
@@ -33,6 +34,7 @@ __all__ = [
     "Action",
     "Authority",
     "Bearer",
+    "Check",
     "Gate",
     "Grant",
     "KeyRing",
@@ -41,6 +43,7 @@ __all__ = [
     "Unauthorized",
     "acs_issuer",
     "cbs_credential",
+    "explain",
     "host_name",
     "missing_right",
     "no_transport_security",

@@ -115,7 +115,12 @@ def spellings(raw: bytes) -> Iterator[bytes]:
 
 def signature(key: str, signed: bytes) -> bytes:
     """Base64 of the HMAC-SHA256 under the key's text."""
-    return b64encode(digest(key.encode("utf-8", "replace"), signed, sha256))
+    return signature_of(key.encode("utf-8", "replace"), signed)
+
+
+def signature_of(key: bytes, signed: bytes) -> bytes:
+    """Base64 of the HMAC-SHA256 under these bytes."""
+    return b64encode(digest(key, signed, sha256))
 
 
 def sas_token(resource: str, key_name: str, key: str, expires_s: int) -> str:

@@ -13,11 +13,10 @@ and Issuer each; the action claim may be repeated; the Audience compares like a 
 from __future__ import annotations
 
 import binascii
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
-from hmac import compare_digest, digest
+from hmac import compare_digest
 from urllib.parse import quote_plus
 
 from .resource import Authority, decode, decode_form, split_resource
@@ -34,7 +33,7 @@ from .rights import (
     rights_of,
     signature_not_found,
 )
-from .sas import is_expiry
+from .sas import is_expiry, signature_of
 
 ACTION = "net.windows.servicebus.action"
 
@@ -96,7 +95,7 @@ def verify_swt(
     """The grant of a bare token. `issuers` maps `issuer_name(…)` to the decoded signing key."""
     claims = parse(token)
     key = issuers.get(issuer_name(claims.issuer))
-    fits = compare_digest(signature(_NOBODY if key is None else key, claims.signed), claims.signature)
+    fits = compare_digest(signature_of(_NOBODY if key is None else key, claims.signed), claims.signature)
     if key is None or not fits:
         raise invalid_signature()
     if now >= claims.expires:
@@ -128,10 +127,6 @@ def signing_key(text: str) -> bytes:
     return key
 
 
-def signature(key: bytes, signed: bytes) -> bytes:
-    return b64encode(digest(key, signed, sha256))
-
-
 def swt_token(issuer: str, audience: str, actions: Iterable[str], expires_s: int, key: bytes) -> str:
     """Mints a bare token. `actions` are of Listen, Manage, Send; `key` is the decoded signing key."""
     claims = (
@@ -141,7 +136,7 @@ def swt_token(issuer: str, audience: str, actions: Iterable[str], expires_s: int
         ("Issuer", issuer),
     )
     signed = "&".join(f"{quote_plus(name)}={quote_plus(value)}" for name, value in claims)
-    return f"{signed}&HMACSHA256={quote_plus(signature(key, signed.encode()))}"
+    return f"{signed}&HMACSHA256={quote_plus(signature_of(key, signed.encode()))}"
 
 
 def _strip_quotes(value: bytes) -> bytes:
