@@ -8,8 +8,8 @@ from hmac import digest
 from urllib.parse import quote, quote_plus
 
 import pytest
-from broker.access_kit import AUTHORITY, FAR, HOST, KEY, NOW, OTHER_KEY, Rules, contoso, gate, refused, sas
 
+from broker.access_kit import AUTHORITY, FAR, HOST, KEY, NOW, OTHER_KEY, Rules, contoso, gate, refused, sas
 from hubbub.broker.access import (
     ALL_RIGHTS,
     OPEN,
@@ -137,7 +137,8 @@ class TestRefusals:
     )
     def test_case_36_malformed(self, header: str) -> None:
         assert refused(40105, grant, header) == (
-            "MalformedToken: The credentials contained in the authorization header are not in the WRAP format."
+            "MalformedToken: The credentials contained in the authorization header are not in the WRAP"
+            " format."
         )
 
     def test_case_37_signature(self) -> None:

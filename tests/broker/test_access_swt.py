@@ -9,8 +9,8 @@ from hmac import digest
 from urllib.parse import quote, quote_plus
 
 import pytest
-from broker.access_kit import AUTHORITY, FAR, HOST, ISSUER, KEY, NOW, OTHER_KEY, contoso, gate, refused
 
+from broker.access_kit import AUTHORITY, FAR, HOST, ISSUER, KEY, NOW, OTHER_KEY, contoso, gate, refused
 from hubbub.broker.access import ALL_RIGHTS, Gate, Grant, Right, signing_key, swt_token
 
 SIGNED = (  # rest.md §2.2.3

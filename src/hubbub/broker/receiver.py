@@ -184,10 +184,13 @@ class Receiver:
 
     # Sending.
 
-    def enclose(self, message: Message, now: int, puts: list[Put], notes: list[int]) -> None:
-        """Adds what it takes to append the message. `notes` gets the sequences that got an entry."""
+    def enclose(self, message: Message, nth: int, now: int, puts: list[Put], notes: list[int]) -> None:
+        """Adds what it takes to append the message as the `nth` (from 0) of one append here.
+
+        `notes` gets the sequences that got an entry.
+        """
         terms = self.terms()
-        sequence = self.log.next + sum(1 for put in puts if put.log is self.log)
+        sequence = self.log.next + nth
         puts.append(Put(self.log, encode_message(message)))
         visible = max(now, message.scheduled or 0)
         ttl = min(message.ttl or FOREVER, terms.default_ttl)
@@ -197,10 +200,9 @@ class Receiver:
             return
         state = SCHEDULED if scheduled else AVAILABLE
         note = Note(sequence, state, 0, visible if scheduled else 0, b"", expires)
-        at = self.notes.next + sum(1 for put in puts if put.log is self.notes)
         puts.append(Put(self.notes, encode_note(note)))
         # At once, so that nobody can see the message without its note.
-        self.ledger.note(note, at)
+        self.ledger.note(note, self.notes.next + len(notes))
         notes.append(sequence)
 
     def appended(self, notes: list[int], error: EngineError | None) -> None:
@@ -261,7 +263,7 @@ class Receiver:
 
     def _lock(self, record: Record, now: int) -> Delivery:
         entry = self.ledger.lock(record.sequence, self._tokens(), now + self.terms().lock_duration)
-        self._write_note(entry, now, _ignore)
+        self._write_note(entry, now)
         if self._armed == 0 or entry.until < self._armed:
             self._arm()
         return _delivery(record, entry)
@@ -380,7 +382,7 @@ class Receiver:
         message.dead_letter_source = self.terms().source
         message.dead_letter_reason, message.dead_letter_description = reason, description
         puts: list[Put] = []
-        target.enclose(message, now, puts, [])
+        target.enclose(message, 0, now, puts, [])
         self.ledger.claim(entry)
 
         def moved(error: EngineError | None) -> None:
@@ -394,11 +396,18 @@ class Receiver:
 
         self.engine.append(puts, now, moved, dead=self._graves(entry))
 
-    def _write_note(self, entry: Entry, now: int, done: Done) -> None:
-        at = self.notes.next
-        dead = ((self.notes, entry.note),) if entry.note >= 0 else ()
+    def _write_note(self, entry: Entry, now: int) -> None:
+        """Nobody waits for it: a lock that is lost in a crash costs a redelivery."""
+        at, old = self.notes.next, entry.note
+
+        def noted(error: EngineError | None) -> None:
+            # A failed append gives its sequences to others.
+            if error is not None and entry.note == at:
+                entry.note = old
+
         entry.note = at
-        self.engine.append((Put(self.notes, entry.record()),), now, done, dead=dead)
+        dead = ((self.notes, old),) if old >= 0 else ()
+        self.engine.append((Put(self.notes, entry.record()),), now, noted, dead=dead)
 
     def _put_note(self, entry: Entry, note: Note, now: int, done: Done) -> None:
         """Writes the state that will be; the entry points to it only when it is durable."""

@@ -1,0 +1,567 @@
+"""The waist: the verbs every door uses. Finds the entity, asks the rules, moves the bytes.
+
+Not here: rules about delivery (ledger, receiver), partitions (hub), formats (message, the doors).
+Verbs that wait for the disk take a callback on the hot path and are coroutines in management.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from ..clock import Clock
+from ..engine.log import Engine, EngineError, Log, Put
+from .access import Authority, Bearer, Gate, SharedKey, rights_of
+from .entity import (
+    AnyEntity,
+    ConsumerGroup,
+    Entity,
+    EventHub,
+    Queue,
+    RevokedPublisher,
+    Rule,
+    Subscription,
+    Topic,
+    consumer_group_path,
+    revoked_publisher_path,
+    rule_path,
+)
+from .errors import (
+    AlreadyExists,
+    Conflict,
+    Disabled,
+    Invalid,
+    NotFound,
+    PublisherRevoked,
+    QuotaExceeded,
+    SessionRequired,
+)
+from .hub import Event, Hub, Partition
+from .ledger import Counts
+from .limits import Limits
+from .message import Message
+from .partitions import Start, partition_number
+from .receiver import Delivery, History, Receiver, Terms, busy
+from .topic import Fanout
+
+E = TypeVar("E", bound=Entity)
+Done = Callable[[Exception | None], object]
+
+DEAD_LETTERS = "/$deadletterqueue"
+RETENTION_PERIOD = 60_000
+NO_ENTITY = "SubCode=41000. The messaging entity '{path}' could not be found."
+CONFLICT = (
+    "SubCode=40900. Conflict. You're requesting an operation that isn't allowed in the resource's current"
+    " state. To know more visit https://aka.ms/sbResourceMgrExceptions."
+)
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(AnyEntity).decode
+
+
+class Namespace:
+    """One namespace over an engine that may hold others. Paths in any case, without leading slash."""
+
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        clock: Clock,
+        limits: Limits,
+        *,
+        hosts: frozenset[str] = frozenset(),
+        keys: Sequence[SharedKey] = (),
+        swt_issuers: dict[str, str] | None = None,
+        jwt: Bearer | None = None,
+        open: bool = False,
+    ) -> None:
+        self.name = name
+        self.limits = limits
+        self.keys = tuple(keys)
+        self.created = clock.now()
+        self._engine = engine
+        self._clock = clock
+        self._definitions = engine.open(f"{name}:$entities", 1)
+        self._entities: dict[str, AnyEntity] = {}
+        self._at: dict[str, int] = {}
+        self._changing: set[str] = set()
+        self.hubs: dict[str, Hub] = {}
+        self.topics: dict[str, Fanout] = {}
+        self.receivers: dict[str, Receiver] = {}
+        self.histories: dict[str, History] = {}
+        self._moment = 0
+        # The host names of the namespace, its short name among them.
+        self.gate = Gate(Authority(name, hosts), self, swt_issuers, jwt, open)
+        self._load()
+
+    # Entities.
+
+    def rules(self, path: str) -> Sequence[SharedKey]:
+        """The authorization rules on exactly this path; "" is the namespace. For the gate."""
+        if not path:
+            return self.keys
+        entity = self._entities.get(path)
+        rules = entity.authorization_rules if isinstance(entity, (Queue, Topic, EventHub)) else ()
+        return [SharedKey(r.name, rights_of(r.rights), r.primary, r.secondary) for r in rules]
+
+    def entity(self, path: str) -> AnyEntity | None:
+        return self._entities.get(path.lower())
+
+    def entities(self, kind: type[E], parent: str = "") -> list[E]:
+        """All entities of a kind (below a parent, if it has one), sorted by path."""
+        above = parent.lower()
+        found = [e for e in self._entities.values() if type(e) is kind and e.parent.lower() == above]
+        return sorted(found, key=lambda e: e.key)  # type: ignore[return-value, arg-type]
+
+    async def create(self, entity: AnyEntity) -> AnyEntity:
+        """Raises AlreadyExists, Invalid, NotFound (its parent), QuotaExceeded, Busy."""
+        if entity.key in self._entities:
+            raise AlreadyExists(self._exists_text(entity))
+        if entity.key in self._changing:
+            raise Conflict("SubCode=40901. Another conflicting operation is in progress.")
+        self._check(entity)
+        stamp = self._stamp()
+        entity = msgspec.structs.replace(entity, created=stamp, updated=stamp)
+        await self._write([entity, *self._companions(entity)])
+        return entity
+
+    async def update(self, entity: AnyEntity) -> AnyEntity:
+        """Replaces the description. Raises NotFound, Invalid, Busy."""
+        old = self._entities.get(entity.key)
+        if old is None or type(old) is not type(entity):
+            raise NotFound(f"Entity '{entity.path}' was not found.")
+        check_unchanged(old, entity)
+        entity.validate()
+        self._check_limits(entity)
+        entity = msgspec.structs.replace(
+            entity, path=old.path, created=old.created, updated=max(self._stamp(), old.updated + 1)
+        )
+        await self._write([entity])
+        return entity
+
+    async def delete(self, path: str) -> None:
+        """The entity and everything below it. Raises NotFound, Busy."""
+        key = path.lower()
+        if key not in self._entities:
+            raise NotFound("No service is hosted at the specified address.")
+        keys = [k for k in self._entities if k == key or self._is_below(k, key)]
+        self._changing.update(keys)
+        try:
+            logs = [log for k in keys for log in self._logs_of(k)]
+            dead = [(self._definitions, self._at[k]) for k in keys]
+            await self._append([], dead=dead, drops=logs)
+        finally:
+            self._changing.difference_update(keys)
+        for k in keys:
+            self._uninstall(k)
+        self.gate.forget()
+
+    def _is_below(self, key: str, above: str) -> bool:
+        entity: AnyEntity | None = self._entities.get(key)
+        while entity is not None and entity.parent:
+            if entity.parent.lower() == above:
+                return True
+            entity = self._entities.get(entity.parent.lower())
+        return False
+
+    def accessed(self, path: str) -> int:
+        entity = self.entity(path)
+        return 0 if entity is None else entity.updated
+
+    # Events.
+
+    def publish(
+        self, hub: Hub, messages: Sequence[Message], partition: int | None, now: int, done: Done
+    ) -> None:
+        """Appends events, all or none. `done` gets None when they are durable, or the reason.
+
+        Raises Disabled, PublisherRevoked.
+        """
+        entity = hub.entity
+        if entity.status != "Active" and not entity.can_send:
+            raise Disabled(f"The event hub '{entity.path}' is disabled for sending.")
+        publisher = messages[0].publisher
+        if publisher is not None and revoked_publisher_path(entity.key, publisher.lower()) in self._entities:
+            raise PublisherRevoked(f"Unauthorized: publisher '{publisher}' is revoked.")
+        hub.publish(messages, partition, now, done)
+
+    def hub(self, path: str) -> Hub:
+        hub = self.hubs.get(path.lower())
+        if hub is None:
+            raise NotFound(f"The messaging entity '{path}' could not be found.")
+        return hub
+
+    def partition(self, hub: str, partition: str) -> Partition:
+        found = self.hub(hub)
+        return found.describe(partition_number(partition, len(found.partitions)))
+
+    def read_events(
+        self, hub: str, partition: str, start: Start, count_max: int, bytes_max: int
+    ) -> list[Event]:
+        found = self.hub(hub)
+        number = partition_number(partition, len(found.partitions))
+        return found.read(number, found.locate(number, start), count_max, bytes_max)
+
+    def wait_events(
+        self, hub: str, partition: str, sequence: int, callback: Callable[[], object]
+    ) -> Callable[[], None]:
+        found = self.hub(hub)
+        return found.wait(partition_number(partition, len(found.partitions)), sequence, callback)
+
+    # Messages.
+
+    def send(self, path: str, messages: Sequence[Message], now: int, done: Done) -> None:
+        """Appends messages to a queue or topic, all or none; duplicates are dropped silently.
+
+        Raises NotFound, Disabled, QuotaExceeded, SessionRequired.
+        """
+        key = path.lower()
+        entity = self._entities.get(key)
+        if not isinstance(entity, (Queue, Topic)):
+            raise NotFound(NO_ENTITY.format(path=path))
+        if entity.status != "Active" and not entity.can_send:
+            raise Disabled(f"The {entity.noun.lower()} '{entity.path}' is disabled for sending.")
+        history = self.histories.get(key)
+        if history is not None:
+            messages = self._unseen(history, messages, now - entity.duplicate_window)
+            if not messages:
+                done(None)
+                return
+        if isinstance(entity, Topic):
+            self.topics[key].send(messages, history, now, done)
+        else:
+            self._send_to_queue(entity, self.receivers[key], messages, history, now, done)
+
+    def _send_to_queue(
+        self,
+        queue: Queue,
+        receiver: Receiver,
+        messages: Sequence[Message],
+        history: History | None,
+        now: int,
+        done: Done,
+    ) -> None:
+        if queue.requires_session and not all(m.session_id for m in messages):
+            raise SessionRequired("The SessionId was not set on a message, and it cannot be sent to the entity.")
+        if receiver.log.bytes > queue.size_mb_max << 20:
+            raise QuotaExceeded(f"The maximum entity size of '{queue.path}' has been reached or exceeded.")
+        puts: list[Put] = []
+        notes: list[int] = []
+        for nth, message in enumerate(messages):
+            receiver.enclose(message, nth, now, puts, notes)
+        remember(history, messages, now, puts)
+
+        def appended(error: EngineError | None) -> None:
+            receiver.appended(notes, error)
+            if error is not None:
+                forget(history, messages)
+            done(busy(error))
+
+        self._engine.append(puts, now, appended)
+
+    def _unseen(self, history: History, messages: Sequence[Message], since: int) -> Sequence[Message]:
+        fresh: dict[str, Message] = {}
+        for message in messages:
+            if not history.seen(message.message_id or "", since):
+                fresh.setdefault(message.message_id or "", message)
+        return list(fresh.values())
+
+    def receiver(self, path: str) -> Receiver:
+        """The queue, subscription or dead-letter queue of that path. Raises NotFound, Disabled."""
+        key = path.lower()
+        receiver = self.receivers.get(key)
+        if receiver is None:
+            raise NotFound(NO_ENTITY.format(path=path))
+        entity = self._entities[key.removesuffix(DEAD_LETTERS)]
+        assert isinstance(entity, (Queue, Subscription))
+        if entity.status != "Active" and not entity.can_receive:
+            raise Disabled(f"The {entity.noun.lower()} '{entity.path}' is disabled for receiving.")
+        if entity.requires_session and receiver.dead_letters is not None:
+            raise SessionRequired(
+                f"It is not possible for an entity that requires sessions to create a non-sessionful message"
+                f" receiver: '{entity.path}'."
+            )
+        return receiver
+
+    def peek(
+        self, receiver: str, from_sequence: int, count_max: int, dead_letter: bool = False
+    ) -> list[Delivery]:
+        return self._receiver_or_dead(receiver, dead_letter).peek(from_sequence, count_max)
+
+    async def purge(self, receiver: str, dead_letter: bool = False) -> int:
+        """Returns how many messages went. Raises NotFound, Busy."""
+        future: asyncio.Future[EngineError | None] = asyncio.get_running_loop().create_future()
+        count = self._receiver_or_dead(receiver, dead_letter).purge(future.set_result)
+        await _raise(future)
+        return count
+
+    def _receiver_or_dead(self, path: str, dead_letter: bool) -> Receiver:
+        key = path.lower() + (DEAD_LETTERS if dead_letter else "")
+        if key not in self.receivers:
+            raise NotFound(NO_ENTITY.format(path=path))
+        return self.receivers[key]
+
+    def counts(self, path: str) -> Counts:
+        """Of a queue, a subscription, or a topic (the sum over its subscriptions)."""
+        key = path.lower()
+        if key in self.receivers:
+            return self.receivers[key].counts()
+        if key in self.topics:
+            parts = [receiver.counts() for receiver in self.topics[key].subscriptions.values()]
+            return Counts(*(sum(values) for values in zip(*parts, strict=True))) if parts else Counts()
+        raise NotFound(NO_ENTITY.format(path=path))
+
+    # Time.
+
+    def retain(self) -> None:
+        """Trims hubs and duplicate histories by their terms; call it about once a minute."""
+        now = self._clock.now()
+        trims = [trim for hub in self.hubs.values() for trim in hub.retain(now)]
+        for key, history in self.histories.items():
+            entity = self._entities[key]
+            assert isinstance(entity, (Queue, Topic))
+            before = history.log.find(now - entity.duplicate_window)
+            if before > history.log.first:
+                trims.append((history.log, before))
+        if trims:
+            self._engine.append([], now, lambda error: None, trims=trims)
+
+    # The machinery of definitions.
+
+    def _load(self) -> None:
+        log = self._definitions
+        sequence = log.next_alive(log.first)
+        found: list[AnyEntity] = []
+        while sequence is not None:
+            for record in log.read(sequence, 1000, 4 << 20):
+                entity = _decode(record.payload)
+                self._at[entity.key] = record.sequence
+                found.append(entity)
+                sequence = record.sequence
+            sequence = log.next_alive(sequence + 1)
+        order = {Queue: 0, EventHub: 0, Topic: 0, Subscription: 1, ConsumerGroup: 1}
+        for entity in sorted(found, key=lambda e: order.get(type(e), 2)):
+            self._install(entity)
+            self._moment = max(self._moment, entity.updated)
+
+    async def _write(self, entities: list[AnyEntity]) -> None:
+        keys = [entity.key for entity in entities]
+        dead = [(self._definitions, self._at[key]) for key in keys if key in self._at]
+        at = self._definitions.next
+        puts = [Put(self._definitions, _encode(entity)) for entity in entities]
+        self._changing.update(keys)
+        try:
+            # Opened here, the entity's logs are durable with its definition.
+            logs = [log for entity in entities for log in self._logs_of(entity.key, entity)]
+            await self._append(puts, dead=dead)
+        finally:
+            self._changing.difference_update(keys)
+        assert logs is not None
+        for n, entity in enumerate(entities):
+            self._at[entity.key] = at + n
+            self._install(entity)
+        self.gate.forget()
+
+    async def _append(
+        self,
+        puts: Sequence[Put],
+        dead: Sequence[tuple[Log, int]] = (),
+        drops: Sequence[Log] = (),
+    ) -> None:
+        future: asyncio.Future[EngineError | None] = asyncio.get_running_loop().create_future()
+        self._engine.append(puts, self._clock.now(), future.set_result, dead=dead, drops=drops)
+        await _raise(future)
+
+    def _logs_of(self, key: str, entity: AnyEntity | None = None) -> list[Log]:
+        """Every log an entity has; opens them."""
+        entity = entity or self._entities[key]
+        names: list[tuple[str, int]] = []
+        if isinstance(entity, (Queue, Subscription)):
+            names = [(key, 1), (f"{key}$notes", 0), (key + DEAD_LETTERS, 1), (f"{key}{DEAD_LETTERS}$notes", 0)]
+        elif isinstance(entity, Topic):
+            names = [(key, 1)]
+        elif isinstance(entity, EventHub):
+            names = [(f"{key}/{n}", 0) for n in range(entity.partition_count)]
+        if isinstance(entity, (Queue, Topic)) and entity.requires_duplicate_detection:
+            names.append((f"{key}$ids", 0))
+        return [self._engine.open(f"{self.name}:{name}", first) for name, first in names]
+
+    def _install(self, entity: AnyEntity) -> None:
+        key = entity.key
+        new = key not in self._entities
+        self._entities[key] = entity
+        logs = self._logs_of(key)
+        if isinstance(entity, EventHub):
+            if new:
+                self.hubs[key] = Hub(entity, self._engine, logs)
+            self.hubs[key].entity = entity
+        elif isinstance(entity, Topic) and new:
+            self.topics[key] = Fanout(logs[0], self._engine)
+        elif isinstance(entity, (Queue, Subscription)) and new:
+            self._install_receiver(entity, logs)
+        if isinstance(entity, (Queue, Topic)) and entity.requires_duplicate_detection and new:
+            self.histories[key] = History(logs[-1])
+            self.histories[key].load(self._clock.now() - entity.duplicate_window)
+
+    def _install_receiver(self, entity: Queue | Subscription, logs: list[Log]) -> None:
+        key = entity.key
+        dead = Receiver(
+            entity.path + "/$DeadLetterQueue",
+            self._engine,
+            (logs[2], logs[3]),
+            self._clock,
+            lambda: self._dead_letter_terms(key),
+            _token,
+            None,
+        )
+        live = Receiver(
+            entity.path, self._engine, (logs[0], logs[1]), self._clock, lambda: self._terms(key), _token, dead
+        )
+        self.receivers[key], self.receivers[key + DEAD_LETTERS] = live, dead
+        dead.load()
+        live.load()
+        if isinstance(entity, Subscription):
+            self.topics[entity.topic.lower()].subscriptions[key] = live
+
+    def _uninstall(self, key: str) -> None:
+        entity = self._entities.pop(key)
+        del self._at[key]
+        for name in (key, key + DEAD_LETTERS):
+            if name in self.receivers:
+                self.receivers.pop(name).stop()
+        if isinstance(entity, Subscription) and entity.topic.lower() in self.topics:
+            self.topics[entity.topic.lower()].subscriptions.pop(key, None)
+        self.hubs.pop(key, None)
+        self.topics.pop(key, None)
+        self.histories.pop(key, None)
+
+    def _terms(self, key: str) -> Terms:
+        entity = self._entities[key]
+        assert isinstance(entity, (Queue, Subscription))
+        ttl = entity.default_ttl
+        if isinstance(entity, Subscription):
+            topic = self._entities[entity.topic.lower()]
+            assert isinstance(topic, Topic)
+            ttl = min(ttl, topic.default_ttl)
+        return Terms(
+            entity.lock_duration, entity.deliveries_max, ttl, entity.dead_letter_on_expiration, entity.path
+        )
+
+    def _dead_letter_terms(self, key: str) -> Terms:
+        """Nothing expires there, and nothing is moved on from there."""
+        return self._terms(key)._replace(
+            deliveries_max=1 << 62, default_ttl=1 << 62, dead_letter_on_expiration=False
+        )
+
+    def _stamp(self) -> int:
+        self._moment = max(self._moment + 1, self._clock.now())
+        return self._moment
+
+    def _companions(self, entity: AnyEntity) -> list[AnyEntity]:
+        """What is born with an entity."""
+        times = {"created": entity.created, "updated": entity.updated}
+        if isinstance(entity, Subscription):
+            path = rule_path(entity.path, "$Default")
+            return [Rule(path=path, subscription=entity.path, name="$Default", **times)]
+        if isinstance(entity, EventHub):
+            path = consumer_group_path(entity.path, "$Default")
+            return [ConsumerGroup(path=path, hub=entity.path, name="$Default", **times)]
+        return []
+
+    # Checks.
+
+    def _check(self, entity: AnyEntity) -> None:
+        entity.validate()
+        parents = {Subscription: Topic, Rule: Subscription, ConsumerGroup: EventHub, RevokedPublisher: EventHub}
+        wanted = parents.get(type(entity))
+        if wanted is not None and type(self._entities.get(entity.parent.lower())) is not wanted:
+            raise NotFound(f"Entity '{entity.parent}' was not found.")
+        self._check_limits(entity)
+        self._check_numbers(entity)
+
+    def _check_limits(self, entity: AnyEntity) -> None:
+        limits = self.limits
+        if isinstance(entity, EventHub):
+            if entity.partition_count > limits.partitions_max:
+                raise Invalid(
+                    f"SubCode=40000. The property 'PartitionCount' must be in 1..{limits.partitions_max}."
+                )
+            days = limits.retention_days_max
+            if days and entity.retention > days * 86_400_000:
+                raise Invalid(f"SubCode=40000. The property 'MessageRetentionInDays' must be in 1..{days}.")
+        elif isinstance(entity, Topic) and not limits.topics_allowed:
+            raise Invalid(
+                f"SubCode=40000. Cannot operate on type Topic because the namespace '{self.name}' is using"
+                " 'Basic' tier."
+            )
+        if isinstance(entity, (Queue, Topic)) and entity.message_kb_max * 1024 > max(
+            limits.message_bytes_max_premium, limits.message_bytes_max
+        ):
+            raise Invalid("SubCode=40000. The property 'MaxMessageSizeInKilobytes' needs the Premium tier.")
+
+    def _check_numbers(self, entity: AnyEntity) -> None:
+        limits = self.limits
+        bounds: dict[type, int] = {
+            EventHub: limits.hubs_max,
+            Queue: limits.queues_and_topics_max,
+            Topic: limits.queues_and_topics_max,
+            Subscription: limits.subscriptions_max,
+            ConsumerGroup: limits.consumer_groups_max,
+        }
+        most = bounds.get(type(entity), 0)
+        kinds = (Queue, Topic) if isinstance(entity, (Queue, Topic)) else (type(entity),)
+        if most and sum(len(self.entities(kind, entity.parent)) for kind in kinds) >= most:
+            raise QuotaExceeded(f"The maximum of {most} such entities has been reached.")
+
+    def _exists_text(self, entity: AnyEntity) -> str:
+        if isinstance(entity, Subscription):
+            return f"The messaging entity '{self.name}:Topic:{entity.topic}|{entity.name}' already exists."
+        if isinstance(entity, Rule):
+            topic, _, subscription = entity.subscription.rpartition("/subscriptions/")
+            path = f"{self.name}:Topic:{topic}|{subscription}|{entity.name}"
+            return f"The messaging entity '{path}' already exists."
+        return CONFLICT
+
+
+def check_unchanged(old: AnyEntity, new: AnyEntity) -> None:
+    """Raises Invalid for what may not change after creation."""
+    fixed = {
+        "requires_session": "requiresSession",
+        "requires_duplicate_detection": "requiresDuplicateDetection",
+        "partitioning": "enablePartitioning",
+        "partition_count": "partitionCount",
+    }
+    for name, text in fixed.items():
+        if getattr(old, name, None) != getattr(new, name, None):
+            raise Invalid(
+                f"SubCode=40000. The value for the '{text}' property of an existing Queue(or Topic) cannot be"
+                " changed."
+            )
+
+
+def remember(history: History | None, messages: Sequence[Message], now: int, puts: list[Put]) -> None:
+    if history is not None:
+        for message in messages:
+            history.add(message.message_id or "", now)
+            puts.append(Put(history.log, (message.message_id or "").encode()))
+
+
+def forget(history: History | None, messages: Sequence[Message]) -> None:
+    if history is not None:
+        for message in messages:
+            history.remove(message.message_id or "")
+
+
+def _token() -> bytes:
+    """A lock token: a random GUID's 16 bytes."""
+    return secrets.token_bytes(16)
+
+
+async def _raise(future: asyncio.Future[EngineError | None]) -> None:
+    error = busy(await future)
+    if error is not None:
+        raise error

@@ -1,0 +1,195 @@
+"""One HTTP request, as a door sees it, and the way to answer it.
+
+Not here: reading it (`connection`), what it means (a door). Every request is answered exactly once, with
+one of `respond`, `respond_raw`, `start_stream`, `take_over`. An answer after the client went away is
+silently dropped; a second answer is a mistake of ours and raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from hubbub.front.http.response import (
+    TE_CHUNKED,
+    Headers,
+    ResponseStream,
+    has_body,
+    response_head,
+    whole_response,
+)
+
+if TYPE_CHECKING:
+    from hubbub.front.http.connection import HttpConnection
+
+
+class Request:
+    """A request; complete, body included, when a handler sees it. In `admit` the body is still empty.
+
+    method, target: as received.
+    headers: (name as sent, value) in the order of the request.
+    host: from an absolute target, else from `Host`; b"" if there is none (HTTP/1.0).
+    path, query: raw, still percent-encoded, the query without its question mark.
+    authorization, content_type: values of these headers, or b"". The first, if there are several.
+    content_length: of the header; None without one (chunked, or no body).
+    received: moment at which the request was complete, ms; 0 before.
+    http10: the client speaks HTTP/1.0.
+    keep_alive: the connection stays open for another request.
+    upgrade: a WebSocket handshake that may `take_over` the connection.
+    """
+
+    __slots__ = (
+        "_on_disconnect",
+        "announce",
+        "authorization",
+        "body",
+        "connection",
+        "content_length",
+        "content_type",
+        "headers",
+        "host",
+        "http10",
+        "keep_alive",
+        "method",
+        "path",
+        "query",
+        "received",
+        "refusal",
+        "target",
+        "upgrade",
+    )
+
+    def __init__(
+        self, connection: HttpConnection, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]
+    ) -> None:
+        self.connection = connection
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.host = b""
+        self.path = b""
+        self.query = b""
+        self.authorization = b""
+        self.content_type = b""
+        self.content_length: int | None = None
+        self.body = b""
+        self.received = 0
+        self.http10 = False
+        self.keep_alive = True
+        self.upgrade = False
+        # The header line that tells an unusual client whether the connection stays; empty for most.
+        self.announce = b""
+        # The whole response of a request that no handler shall see.
+        self.refusal: bytes | None = None
+        self._on_disconnect: Callable[[], None] | None = None
+
+    @property
+    def peer(self) -> str:
+        """Address of the client, `ip:port`."""
+        return self.connection.peer
+
+    @property
+    def secure(self) -> bool:
+        """True if the request came over TLS."""
+        return self.connection.secure
+
+    @property
+    def disconnected(self) -> bool:
+        """True once nobody waits for the answer any more."""
+        return self.connection.lost
+
+    @property
+    def on_disconnect(self) -> Callable[[], None] | None:
+        """Called once if the client goes away before the response was given.
+
+        A client that closes only its sending side counts as gone if this is set, and still gets its answer
+        if it is not: whoever waits long wants to know, whoever answers at once does not care.
+        """
+        return self._on_disconnect
+
+    @on_disconnect.setter
+    def on_disconnect(self, callback: Callable[[], None] | None) -> None:
+        self._on_disconnect = callback
+        if callback is not None and self.connection.client_ended:
+            asyncio.get_running_loop().call_soon(self.tell_disconnect)
+
+    def tell_disconnect(self) -> None:
+        """Calls `on_disconnect`, at most once."""
+        callback, self._on_disconnect = self._on_disconnect, None
+        if callback is not None:
+            callback()
+
+    def header(self, name: bytes) -> bytes | None:
+        """Value of the first header called `name` (lower case), or None."""
+        for key, value in self.headers:
+            if len(key) == len(name) and key.lower() == name:
+                return value
+        return None
+
+    def header_all(self, name: bytes) -> list[bytes]:
+        """Values of all headers called `name` (lower case), in order."""
+        return [value for key, value in self.headers if len(key) == len(name) and key.lower() == name]
+
+    def respond_raw(self, head_and_body: bytes) -> None:
+        """Answers with a complete response, built beforehand, head and all.
+
+        `Connection` is added if this client needs it; nothing else is, and nothing is checked.
+        """
+        connection = self.connection
+        if connection.current is self:
+            connection.answer(self, head_and_body)
+        else:
+            self._refuse_second_answer()
+
+    def respond(self, status: int, headers: Headers = (), body: bytes = b"") -> None:
+        """Answers with a status, header lines and a body.
+
+        Date, Server, Strict-Transport-Security (over TLS), Content-Length and Connection are added.
+        Raises ValueError if a header holds CR, LF or NUL; the client then gets a 500.
+        """
+        connection = self.connection
+        if connection.current is not self:
+            return self._refuse_second_answer()
+        standing = connection.server.standing_headers(connection.secure)
+        try:
+            data = whole_response(status, standing, headers, body, head_only=self.method == b"HEAD")
+        except ValueError:
+            connection.answer_error(self, 500, "The response could not be written.")
+            raise
+        return connection.answer(self, data)
+
+    def start_stream(self, status: int, headers: Headers = ()) -> ResponseStream:
+        """Answers with a body that is written piece by piece; the returned stream must be ended.
+
+        Raises ValueError if a header holds CR, LF or NUL; the client then gets a 500.
+        """
+        connection = self.connection
+        silent = self.method == b"HEAD" or not has_body(status)
+        chunked = has_body(status) and not self.http10
+        stream = ResponseStream(connection, status, chunked=chunked, silent=silent)
+        if connection.current is not self:
+            self._refuse_second_answer()
+            return stream
+        standing = connection.server.standing_headers(connection.secure)
+        try:
+            head = response_head(status, standing, headers, TE_CHUNKED if chunked else b"")
+        except ValueError:
+            connection.answer_error(self, 500, "The response could not be written.")
+            raise
+        connection.begin_stream(self, stream, head)
+        return stream
+
+    def take_over(self, protocol_factory: Callable[[], asyncio.Protocol], head: bytes = b"") -> asyncio.Protocol:
+        """Hands the connection to another protocol, after writing `head` (a 101 response).
+
+        The new protocol gets `connection_made`, then the bytes that followed the request. Raises
+        RuntimeError if this is not an upgrade or the client is gone.
+        """
+        if not self.upgrade or self.connection.current is not self or self.connection.lost:
+            raise RuntimeError("this request cannot take over its connection")
+        return self.connection.hand_over(self, protocol_factory, head)
+
+    def _refuse_second_answer(self) -> None:
+        if not self.connection.lost:
+            raise RuntimeError("a request was answered twice")
