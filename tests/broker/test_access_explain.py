@@ -11,16 +11,15 @@ import pytest
 
 from broker.access_kit import AUTHORITY, FAR, HOST, ISSUER, KEY, NOW, OTHER_KEY, contoso, refused
 from hubbub.broker.access import (
-    Check,
     Grant,
     Right,
     Unauthorized,
-    explain,
     sas_token,
     signing_key,
     swt_token,
     verify,
 )
+from hubbub.broker.access.explain import Check, explain
 
 ROOT = "RootManageSharedAccessKey"
 URI = f"https://{HOST}/Hub1"

@@ -13,13 +13,13 @@ from hubbub.broker.access import (
     Grant,
     Unauthorized,
     cbs_credential,
-    explain,
     sas_token,
     scope_path,
     signing_key,
     split_resource,
     swt_token,
 )
+from hubbub.broker.access.explain import explain
 
 GATE = gate()
 ROOT = "RootManageSharedAccessKey"

@@ -141,6 +141,11 @@ class TestRefusals:
             " format."
         )
 
+    def test_a_credential_is_bounded(self) -> None:
+        fits = sas_token(f"{HOST}/{'x' * 15_000}", "RootManageSharedAccessKey", KEY, FAR)
+        assert grant(fits).rights == ALL_RIGHTS
+        refused(40105, grant, sas_token(f"{HOST}/{'x' * 17_000}", "RootManageSharedAccessKey", KEY, FAR))
+
     def test_case_37_signature(self) -> None:
         sr, sig, _ = VECTORS[0]
         for wrong in ("A" + sig[1:], sig[:-2] + "B=", sig.rstrip("="), "x", "ü"):

@@ -94,6 +94,8 @@ class Namespace:
         self.receivers: dict[str, Receiver] = {}
         self.histories: dict[str, History] = {}
         self._moment = 0
+        self.version = 0
+        """Changes with every entity and key: what a door remembers about an older one is void."""
         # The host names of the namespace, its short name among them.
         self.gate = Gate(Authority(name, hosts), self, swt_issuers, jwt, open)
         self._load()
@@ -158,6 +160,11 @@ class Namespace:
             self._changing.difference_update(keys)
         for k in keys:
             self._uninstall(k)
+        self.changed()
+
+    def changed(self) -> None:
+        """An entity or a key is not what it was."""
+        self.version += 1
         self.gate.forget()
 
     def _is_below(self, key: str, above: str) -> bool:
@@ -246,7 +253,9 @@ class Namespace:
         done: Done,
     ) -> None:
         if queue.requires_session and not all(m.session_id for m in messages):
-            raise SessionRequired("The SessionId was not set on a message, and it cannot be sent to the entity.")
+            raise SessionRequired(
+                "The SessionId was not set on a message, and it cannot be sent to the entity."
+            )
         if receiver.log.bytes > queue.size_mb_max << 20:
             raise QuotaExceeded(f"The maximum entity size of '{queue.path}' has been reached or exceeded.")
         puts: list[Put] = []
@@ -364,7 +373,7 @@ class Namespace:
         for n, entity in enumerate(entities):
             self._at[entity.key] = at + n
             self._install(entity)
-        self.gate.forget()
+        self.changed()
 
     async def _append(
         self,
@@ -381,7 +390,12 @@ class Namespace:
         entity = entity or self._entities[key]
         names: list[tuple[str, int]] = []
         if isinstance(entity, (Queue, Subscription)):
-            names = [(key, 1), (f"{key}$notes", 0), (key + DEAD_LETTERS, 1), (f"{key}{DEAD_LETTERS}$notes", 0)]
+            names = [
+                (key, 1),
+                (f"{key}$notes", 0),
+                (key + DEAD_LETTERS, 1),
+                (f"{key}{DEAD_LETTERS}$notes", 0),
+            ]
         elif isinstance(entity, Topic):
             names = [(key, 1)]
         elif isinstance(entity, EventHub):
@@ -476,7 +490,12 @@ class Namespace:
 
     def _check(self, entity: AnyEntity) -> None:
         entity.validate()
-        parents = {Subscription: Topic, Rule: Subscription, ConsumerGroup: EventHub, RevokedPublisher: EventHub}
+        parents = {
+            Subscription: Topic,
+            Rule: Subscription,
+            ConsumerGroup: EventHub,
+            RevokedPublisher: EventHub,
+        }
         wanted = parents.get(type(entity))
         if wanted is not None and type(self._entities.get(entity.parent.lower())) is not wanted:
             raise NotFound(f"Entity '{entity.parent}' was not found.")

@@ -326,9 +326,7 @@ class Receiver:
     ) -> None:
         self._move(entry, reason, description, self._clock.now(), lambda error: done(busy(error)))
 
-    def _settle(
-        self, entry: Entry, state: int, now: int, done: Callable[[Exception | None], object]
-    ) -> None:
+    def _settle(self, entry: Entry, state: int, now: int, done: Callable[[Exception | None], object]) -> None:
         note = Note(entry.sequence, state, entry.deliveries, 0, b"", entry.expires)
         self.ledger.claim(entry)
 

@@ -1,11 +1,11 @@
 """Access control: who may do what, from any credential the service knows.
 
 `rights` says what a grant is, `resource` what a token's URI names, `sas` and `swt` read one scheme each,
-`gate` joins them behind one call with a memory, `explain` tells a person why a token does not work.
+`gate` joins them behind one call with a memory. `explain`, which is for a command line and therefore not
+imported here, tells a person why a token does not work.
 Bearer tokens need keys from outside, so their verifier is a door's; the gate only knows its shape.
 """
 
-from .explain import Check, explain
 from .gate import Bearer, Gate, cbs_credential, verify
 from .resource import Authority, host_name, scope_path, split_resource
 from .rights import (
@@ -34,7 +34,6 @@ __all__ = [
     "Action",
     "Authority",
     "Bearer",
-    "Check",
     "Gate",
     "Grant",
     "KeyRing",
@@ -43,7 +42,6 @@ __all__ = [
     "Unauthorized",
     "acs_issuer",
     "cbs_credential",
-    "explain",
     "host_name",
     "missing_right",
     "no_transport_security",

@@ -29,7 +29,7 @@ from .swt import issuer_name, signing_key, unwrap, verify_swt
 
 WRAP = b"wrap"
 BEARER = b"bearer"
-CREDENTIAL_BYTES_MAX = 32 * 1024
+CREDENTIAL_BYTES_MAX = 16 * 1024
 REMEMBERED_MAX = 4096
 """Tokens per generation of the memory; there are two."""
 BEARER_REMEMBERED_MS = 60_000
@@ -133,7 +133,7 @@ class Gate:
 
         Raises Unauthorized. The caller still asks `Grant.require` for path and right.
         """
-        entry = self._here.get(authorization)
+        entry = self._here.get(authorization) or self._here.get((authorization, request_host))
         if entry is not None and now < entry[0]:
             return entry[1]
         return OPEN if self.open else self._recall(authorization, request_host, now)

@@ -163,7 +163,8 @@ class Grant:
             raise expired_token()
         if not self.covers(path):
             raise invalid_audience()
-        if not self.rights & right:
+        # Plain integers: the operator of IntFlag takes ten times as long, on every request.
+        if not int.__and__(self.rights, right):
             raise missing_right(_refusal(right, action))
 
 

@@ -33,6 +33,7 @@ class Request:
     path, query: raw, still percent-encoded, the query without its question mark.
     authorization, content_type: values of these headers, or b"". The first, if there are several.
     content_length: of the header; None without one (chunked, or no body).
+    chunked, expect: the framing of the body, and the expectation, for this layer's own use.
     received: moment at which the request was complete, ms; 0 before.
     http10: the client speaks HTTP/1.0.
     keep_alive: the connection stays open for another request.
@@ -44,9 +45,11 @@ class Request:
         "announce",
         "authorization",
         "body",
+        "chunked",
         "connection",
         "content_length",
         "content_type",
+        "expect",
         "headers",
         "host",
         "http10",
@@ -75,6 +78,8 @@ class Request:
         self.content_length: int | None = None
         self.body = b""
         self.received = 0
+        self.chunked = False
+        self.expect = b""
         self.http10 = False
         self.keep_alive = True
         self.upgrade = False
@@ -167,7 +172,7 @@ class Request:
         connection = self.connection
         silent = self.method == b"HEAD" or not has_body(status)
         chunked = has_body(status) and not self.http10
-        stream = ResponseStream(connection, status, chunked=chunked, silent=silent)
+        stream = ResponseStream(self, status, chunked=chunked, silent=silent)
         if connection.current is not self:
             self._refuse_second_answer()
             return stream
@@ -180,7 +185,9 @@ class Request:
         connection.begin_stream(self, stream, head)
         return stream
 
-    def take_over(self, protocol_factory: Callable[[], asyncio.Protocol], head: bytes = b"") -> asyncio.Protocol:
+    def take_over(
+        self, protocol_factory: Callable[[], asyncio.Protocol], head: bytes = b""
+    ) -> asyncio.Protocol:
         """Hands the connection to another protocol, after writing `head` (a 101 response).
 
         The new protocol gets `connection_made`, then the bytes that followed the request. Raises

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hubbub.front.http.connection import HttpConnection
+    from hubbub.front.http.request import Request
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -93,12 +94,13 @@ class ResponseStream:
     One task at a time may await `drain`.
     """
 
-    __slots__ = ("_chunked", "_connection", "_silent", "bytes_out", "status")
+    __slots__ = ("_chunked", "_connection", "_silent", "bytes_out", "request", "status")
 
-    def __init__(self, connection: HttpConnection, status: int, *, chunked: bool, silent: bool) -> None:
+    def __init__(self, request: Request, status: int, *, chunked: bool, silent: bool) -> None:
+        self.request = request
         self.status = status
         self.bytes_out = 0
-        self._connection: HttpConnection | None = connection
+        self._connection: HttpConnection | None = request.connection
         self._chunked = chunked
         self._silent = silent
 

@@ -9,13 +9,16 @@ sweep stops while there are none. `moment` is the time of the last sweep; deadli
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from hubbub.clock import Clock, Timer
-from hubbub.front.http.connection import HttpConnection
+from hubbub.front.http.connection import READER_IDLE, HttpConnection
 from hubbub.front.http.limits import HttpLimits, Refusal
 from hubbub.front.http.request import Request
 from hubbub.front.http.response import Headers, standing_headers, whole_response
+
+logger = logging.getLogger(__name__)
 
 Handler = Callable[[Request], None]
 Admit = Callable[[Request], "Refusal | int | None"]
@@ -53,6 +56,7 @@ class HttpServer:
         "limits",
         "moment",
         "on_complete",
+        "reader_idle_until",
         "requests_refused",
         "requests_total",
     )
@@ -73,6 +77,7 @@ class HttpServer:
         self.clock = clock
         self.on_complete = on_complete
         self.moment = clock.now()
+        self.reader_idle_until = 0
         self.draining = False
         self.connections: set[HttpConnection] = set()
         self.connections_total = 0
@@ -113,6 +118,14 @@ class HttpServer:
         """
         return whole_response(status, self.standing_headers(secure), headers, body)
 
+    def refusal_response(self, request: Request | None, status: int, detail: str) -> bytes:
+        """Asks the door for an error response; a door that fails must not leave a client without one."""
+        try:
+            return self.error_response(request, status, detail)
+        except Exception:
+            logger.exception("building an error response failed")
+            return whole_response(status, self.standing_headers(secure=False), (), b"")
+
     async def drain(self, timeout: int) -> None:
         """Lets the connections end: idle ones now, the others with their current answer.
 
@@ -146,6 +159,7 @@ class HttpServer:
 
     def _plan_sweep(self) -> None:
         self.moment = self.clock.now()
+        self.reader_idle_until = self.moment + READER_IDLE
         self._sweep_timer = self.clock.call_at(self.moment + self.limits.sweep_interval, self._sweep)
 
     def _sweep(self) -> None:

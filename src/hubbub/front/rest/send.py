@@ -1,0 +1,234 @@
+"""The sends: events and messages, single, batched, and the one that answers with an Atom entry.
+
+How one POST is told apart (REST reference 3, before 3.1): the batch media type; then topic + WRAP + Atom;
+everything else is one opaque message.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from xml.parsers import expat
+from xml.sax.saxutils import escape, quoteattr
+
+from ...broker.entity import EventHub, Queue, Topic
+from ...broker.errors import Disabled, Invalid, TooLarge
+from ...broker.message import Message
+from ...broker.namespace import Namespace
+from ..http.request import Request
+from . import batch
+from .errors import HttpError
+from .properties import compose, header_properties, header_text, user_properties
+
+if TYPE_CHECKING:
+    from .door import RestDoor, Route
+
+BATCH_TYPE = b"application/vnd.microsoft.servicebus.json"
+ATOM_TYPE = b"application/atom+xml"
+ATOM = "http://www.w3.org/2005/Atom"
+_EMPTY = b"Content-Type: application/xml; charset=utf-8\r\nContent-Length: 0\r\n\r\n"
+
+
+class Send:
+    def __init__(self, door: RestDoor) -> None:
+        self._door = door
+        self._standing = b""
+        self._created = b""
+
+    def size_max(self, namespace: Namespace, entity: EventHub | Queue | Topic) -> int:
+        """Bytes a message or batch may have; 0: any."""
+        limits = namespace.limits
+        if isinstance(entity, EventHub):
+            return limits.event_bytes_max
+        return entity.message_kb_max * 1024 or limits.message_bytes_max
+
+    def too_large(self, namespace: Namespace, entity: EventHub | Queue | Topic, size: int) -> HttpError:
+        text = str(TooLarge(size, self.size_max(namespace, entity)))
+        # Conflict C14: 413 on Event Hubs, 403 on Service Bus.
+        return HttpError(413 if isinstance(entity, EventHub) else 403, f"SubCode=40000. {text}")
+
+    def handle(self, request: Request, route: Route) -> None:
+        """Raises BrokerError; otherwise the request is answered when its messages are durable."""
+        media = request.content_type.partition(b";")[0].strip().lower()
+        self._door.timeout(request, route.namespace)
+        if media == BATCH_TYPE:
+            messages = batch.parse(request.body, _nothing if route.hub is not None else stamp)
+        else:
+            messages = [self._single(request, route)]
+        self._check(request, route, messages)
+        done = self._created_when_durable(request)
+        now = request.received
+        if route.hub is not None:
+            route.namespace.publish(route.hub, messages, route.partition, now, done)
+        elif media == ATOM_TYPE and self._is_entry(request, route):
+            self._send_entry(request, route, messages, now)
+        else:
+            route.namespace.send(route.target.entity, messages, now, done)
+
+    def _single(self, request: Request, route: Route) -> Message:
+        broker = header_properties(
+            [
+                value
+                for name, value in request.headers
+                if len(name) == 16 and name.lower() == b"brokerproperties"
+            ]
+        )
+        content_type = header_text(request.content_type) if request.content_type else None
+        mark = None if route.hub is not None else stamp()
+        return compose(request.body, content_type, broker, user_properties(request.headers), mark)
+
+    def _check(self, request: Request, route: Route, messages: list[Message]) -> None:
+        size = 0
+        limits = route.namespace.limits
+        publisher = route.target.publisher
+        for message in messages:
+            size += len(message.payload)
+            key = message.partition_key
+            if publisher is not None:
+                _check_publisher(message, publisher)
+            elif route.partition is not None and key is not None:
+                raise Invalid("SubCode=40000. A message for a given partition cannot have a PartitionKey.")
+            elif message.session_id and key and key != message.session_id:
+                raise Invalid("SubCode=40000. The PartitionKey and the SessionId must be the same.")
+        size_max = self.size_max(route.namespace, route.entity)  # type: ignore[arg-type]
+        if size > size_max > 0:
+            raise self.too_large(route.namespace, route.entity, size)  # type: ignore[arg-type]
+        total = size - len(request.body)
+        if route.hub is None and len(messages) == 1 and total > limits.properties_bytes_max > 0:
+            raise HttpError(403, "SubCode=40000. The properties of a message are limited to 64 KB in all.")
+
+    def _created_when_durable(self, request: Request):  # type: ignore[no-untyped-def]
+        def done(error: Exception | None) -> None:
+            if error is not None:
+                self._door.fail(request, error)
+                return
+            standing = self._door.standing(request)
+            if standing is not self._standing:
+                self._standing = standing
+                self._created = b"HTTP/1.1 201 Created\r\n" + standing + _EMPTY
+            request.respond_raw(self._created)
+
+        return done
+
+    # Send Message with a WRAP token and an Atom entry (3.6, conflict C2).
+
+    def _is_entry(self, request: Request, route: Route) -> bool:
+        if not isinstance(route.entity, Topic) or route.grant is None or route.grant.scheme != "wrap":
+            return False
+        body = request.body.removeprefix(b"\xef\xbb\xbf").lstrip()
+        return body[:1] == b"<" and _content_of(body) is not None
+
+    def _send_entry(self, request: Request, route: Route, messages: list[Message], now: int) -> None:
+        content = _content_of(request.body.removeprefix(b"\xef\xbb\xbf").lstrip()) or b""
+        assert isinstance(route.entity, Topic)
+        host = header_text(request.host)
+        body = _entry(f"https://{host}/{route.entity.path}", content, now)
+
+        def done(error: Exception | None) -> None:
+            if error is not None:
+                self._door.fail(request, error)
+                return
+            kind = (b"Content-Type", b"application/atom+xml; type=entry; charset=utf-8")
+            request.respond(200, (kind,), body)
+
+        try:
+            route.namespace.send(route.target.entity, messages, now, done)
+        except Disabled:
+            raise HttpError(409, "SubCode=40900. Conflict.") from None
+
+
+def stamp() -> str:
+    """A message id for a message that has none: 32 hex digits, as the service gives."""
+    return os.urandom(16).hex()
+
+
+def _nothing() -> None:
+    """Event Hubs gives no message ids."""
+
+
+def _check_publisher(message: Message, publisher: str) -> None:
+    if len(publisher) > 128:
+        raise Invalid("SubCode=40000. A publisher name is limited to 128 characters.")
+    if message.partition_key not in (None, publisher):
+        raise Invalid("SubCode=40000. The PartitionKey must be the publisher's name.")
+    message.partition_key = message.publisher = publisher
+
+
+def _entry(uri: str, content: bytes, now: int) -> bytes:
+    moment = datetime.fromtimestamp(now // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # Conflict C34: the address both as attribute and as text.
+    head = (
+        f'<?xml version="1.0" encoding="utf-8"?><entry xmlns="{ATOM}"><id>{escape(uri)}</id>'
+        f"<published>{moment}</published><updated>{moment}</updated>"
+        f'<link rel="self" href={quoteattr(uri)}>{escape(uri)}</link><content type="application/xml">'
+    )
+    return head.encode() + content + b"</content></entry>"
+
+
+def _content_of(body: bytes) -> bytes | None:
+    """The inner XML of an Atom entry's content, literally; None if this is other XML.
+
+    Raises Invalid for XML that does not parse or an entry without content. No DTD, no entities.
+    """
+    reader = _EntryReader()
+    try:
+        return reader.read(body)
+    except (expat.ExpatError, LookupError, ValueError):
+        raise Invalid("SubCode=40000. The request body is not a well-formed Atom entry.") from None
+
+
+class _EntryReader:
+    """Finds where the content of an entry begins and ends, by byte offsets."""
+
+    def __init__(self) -> None:
+        self._parser = expat.ParserCreate(namespace_separator=" ")
+        self._parser.StartElementHandler = self._start
+        self._parser.EndElementHandler = self._end
+        self._parser.StartDoctypeDeclHandler = self._refuse
+        self._depth = 0
+        self._root = ""
+        self._from: int | None = None
+        self._to: int | None = None
+
+    def read(self, body: bytes) -> bytes | None:
+        self._parser.Parse(body, True)
+        if self._root != f"{ATOM} entry":
+            return None
+        if self._from is None or self._to is None:
+            raise ValueError("no content")
+        inner = body[self._from : self._to]
+        # The handler tells where the start tag begins; the content begins behind it.
+        end_of_tag = _tag_end(inner)
+        return b"" if inner[end_of_tag - 2 : end_of_tag] == b"/>" else inner[end_of_tag:]
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        if self._depth == 0:
+            self._root = name
+        elif self._depth == 1 and name == f"{ATOM} content" and self._from is None:
+            self._from = self._parser.CurrentByteIndex
+        self._depth += 1
+        if self._depth > 256:
+            raise ValueError("nested too deep")
+
+    def _end(self, name: str) -> None:
+        self._depth -= 1
+        if self._depth == 1 and name == f"{ATOM} content" and self._to is None:
+            self._to = self._parser.CurrentByteIndex
+
+    def _refuse(self, *_: object) -> None:
+        raise ValueError("a document type is not allowed")
+
+
+def _tag_end(text: bytes) -> int:
+    """The offset behind the first tag, whose attribute values may hold '>'."""
+    quote = b""
+    for at in range(len(text)):
+        char = text[at : at + 1]
+        if quote:
+            quote = b"" if char == quote else quote
+        elif char in (b'"', b"'"):
+            quote = char
+        elif char == b">":
+            return at + 1
+    return len(text)
