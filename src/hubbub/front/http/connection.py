@@ -326,7 +326,7 @@ class HttpConnection(asyncio.Protocol):
     def _settle(self, reader: RequestReader) -> None:
         """Decides what the connection waits for now: deadline, reading, or its end."""
         if self._phase:
-            return
+            return None
         stage = reader.stage
         if self.current is None and not reader.ready:
             if stage == ENDED:

@@ -1,6 +1,6 @@
 """What the HTTP layer allows: every bound of a connection in one place.
 
-Sizes are bytes, lengths of time are milliseconds. Nothing here is a protocol constant; each may be configured.
+Sizes are bytes, lengths of time are milliseconds. None is a protocol constant; each may be configured.
 """
 
 from __future__ import annotations

@@ -126,10 +126,10 @@ class HttpServer:
             logger.exception("building an error response failed")
             return whole_response(status, self.standing_headers(secure=False), (), b"")
 
-    async def drain(self, timeout: int) -> None:
+    async def drain(self, patience: int) -> None:
         """Lets the connections end: idle ones now, the others with their current answer.
 
-        Those that are still open after `timeout` ms are dropped. The listener must be closed already. A
+        Those that are still open after `patience` ms are dropped. The listener must be closed already. A
         connection that was taken over is no longer ours and is left alone.
         """
         self.draining = True
@@ -138,7 +138,7 @@ class HttpServer:
         self._emptied = asyncio.Event()
         for connection in list(self.connections):
             connection.drain()
-        timer = self.clock.call_at(self.clock.now() + timeout, self._drop_all)
+        timer = self.clock.call_at(self.clock.now() + patience, self._drop_all)
         try:
             await self._emptied.wait()
         finally:
@@ -159,7 +159,7 @@ class HttpServer:
 
     def _plan_sweep(self) -> None:
         self.moment = self.clock.now()
-        self.reader_idle_until = self.moment + READER_IDLE
+        self.reader_idle_until = self.moment + min(READER_IDLE, self.limits.idle_timeout)
         self._sweep_timer = self.clock.call_at(self.moment + self.limits.sweep_interval, self._sweep)
 
     def _sweep(self) -> None:

@@ -64,6 +64,7 @@ class Route:
         "partition",
         "segments",
         "target",
+        "timeout",
         "version",
     )
 
@@ -77,6 +78,7 @@ class Route:
         self.entity: Queue | Topic | EventHub | None = None
         self.partition: int | None = None
         self.body_max = 0
+        self.timeout = DEFAULT_TIMEOUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,11 +239,13 @@ class RestDoor:
         route.grant = namespace.gate.grant(request.authorization, request.host, now)
         if target.kind == "manage":
             route.body_max = MANAGEMENT_BYTES_MAX
-        elif target.kind == "send":
+            return route
+        if target.kind == "send":
             self._find_sender(request, route, now)
         else:
             route.grant.require(target.scope, Right.LISTEN, now, Action.LISTEN)
             route.body_max = 64 * 1024
+        route.timeout = timeout_of(request.query, namespace.limits.timeout_max)
         return route
 
     def _find_sender(self, request: Request, route: Route, now: int) -> None:
@@ -300,17 +304,16 @@ class RestDoor:
         except Exception as error:
             self.fail(request, error)
 
-    def timeout(self, request: Request, namespace: Namespace) -> int:
-        """The request's `timeout` in ms, bounded. Raises Invalid."""
-        if b"timeout" not in request.query.lower():
-            return DEFAULT_TIMEOUT
-        for name, values in parse_qs(request.query.decode("latin-1"), keep_blank_values=True).items():
-            if name.lower() == "timeout":
-                value = values[0]
-                if not value.isascii() or not value.isdigit() or len(value) > 9:
-                    raise Invalid(f"SubCode=40000. The timeout '{value:.40}' is not a number of seconds.")
-                return min(int(value) * 1000, namespace.limits.timeout_max)
-        return DEFAULT_TIMEOUT
+
+def timeout_of(query: bytes, timeout_max: int) -> int:
+    """The request's `timeout` in ms, bounded. Raises Invalid."""
+    for name, values in parse_qs(query.decode("latin-1"), keep_blank_values=True).items():
+        if name.lower() == "timeout":
+            value = values[0]
+            if not value.isascii() or not value.isdigit() or len(value) > 9:
+                raise Invalid(f"SubCode=40000. The timeout '{value:.40}' is not a number of seconds.")
+            return min(int(value) * 1000, timeout_max)
+    return DEFAULT_TIMEOUT
 
 
 CORS = (

@@ -252,31 +252,50 @@ def _date(name: str, value: Any) -> int:
     return moment
 
 
-_PLAIN_SECTIONS: dict[tuple[str, ...], bytes] = {}
+_SECTIONS_MAX = 1000
+_sections: dict[str, tuple[bytes, bytes]] = {}
+"""Content type → the properties section without a message id; what follows a 32-digit one."""
+
+
+def _plain_properties(content_type: str, message_id: str | None) -> bytes:
+    """The properties section of a message that has a content type, perhaps an id of ours, and no more."""
+    known = _sections.get(content_type)
+    if known is None:
+        if len(_sections) >= _SECTIONS_MAX:
+            _sections.clear()
+        fields = {"content_type": content_type} if content_type else {}
+        bare = properties_section(**fields)
+        known = _sections[content_type] = (bare, properties_section(message_id="0" * 32, **fields))
+    if message_id is None:
+        return known[0]
+    return known[1].replace(_NO_ID, message_id.encode(), 1)
+
+
+_NO_ID = b"0" * 32
 
 
 def compose(
     body: bytes, content_type: str | None, broker: dict[str, Any], user: dict[str, Any], stamp: str | None
 ) -> Message:
     """One message from what came over HTTP. `stamp`: the message id if the sender gave none."""
+    if content_type is None or not content_type.isascii():
+        content_type = ""
+    if not broker:
+        payload = _plain_properties(content_type, stamp)
+        if user:
+            payload += map_section(APPLICATION_PROPERTIES, user)
+        return Message(payload + data_section(body), stamp)
     message_id = broker.get("message_id") or stamp
-    fields: dict[str, Any] = {
-        name: broker[name]
-        for name in ("to", "subject", "reply_to", "correlation_id", "group_id", "reply_to_group_id")
-        if broker.get(name)
-    }
+    fields = {name: broker[name] for name in _FIELDS if broker.get(name)}
     if message_id:
         fields["message_id"] = message_id
-    if content_type and content_type.isascii():
+    if content_type:
         fields["content_type"] = content_type
     payload = properties_section(**fields)
     if user:
         payload += map_section(APPLICATION_PROPERTIES, user)
-    payload += data_section(body)
-    if not broker:
-        return Message(payload, message_id)
     return Message(
-        payload,
+        payload + data_section(body),
         message_id,
         broker.get("group_id") or None,
         broker.get("partition_key") or None,
@@ -285,6 +304,9 @@ def compose(
         via_partition_key=broker.get("via_partition_key") or None,
         force_persistence=broker.get("force_persistence", False),
     )
+
+
+_FIELDS = ("to", "subject", "reply_to", "correlation_id", "group_id", "reply_to_group_id")
 
 
 # Receiving.
@@ -344,7 +366,7 @@ def _broker_json(delivery: Delivery, properties: dict[str, Any], default_ttl: in
         "SequenceNumber": delivery.sequence,
         "SessionId": properties.get("group_id"),
         "State": "Active",
-        "TimeToLive": _INFINITE if ttl >= FOREVER else ttl / 1000,
+        "TimeToLive": _seconds_of(ttl),
         "To": properties.get("to"),
         "ViaPartitionKey": message.via_partition_key,
     }
@@ -375,3 +397,10 @@ def _header(name: Any, value: Any) -> tuple[bytes, bytes] | None:
         text = '"' + str(value).replace('"', '\\"') + '"'
     clean = text.replace("\r", " ").replace("\n", " ").replace("\0", " ")
     return name.encode(), clean.encode("utf-8", "replace")
+
+
+def _seconds_of(ttl: int) -> float | int:
+    """Whole seconds print without a fraction, as the service prints them."""
+    if ttl >= FOREVER:
+        return _INFINITE
+    return ttl // 1000 if ttl % 1000 == 0 else ttl / 1000

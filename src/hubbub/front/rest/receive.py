@@ -40,7 +40,7 @@ class Receive:
             raise self._door.missing(request, route.namespace, route.target.spelled, hub) from None
 
     def _receive(self, request: Request, route: Route, receiver: Receiver) -> None:
-        until = request.received + self._door.timeout(request, route.namespace)
+        until = request.received + route.timeout
         lock = request.method == b"POST"
         waiting = len(receiver.waiting)
         if waiting >= route.namespace.limits.receives_max > 0:

@@ -51,7 +51,6 @@ class Send:
     def handle(self, request: Request, route: Route) -> None:
         """Raises BrokerError; otherwise the request is answered when its messages are durable."""
         media = request.content_type.partition(b";")[0].strip().lower()
-        self._door.timeout(request, route.namespace)
         if media == BATCH_TYPE:
             messages = batch.parse(request.body, _nothing if route.hub is not None else stamp)
         else:

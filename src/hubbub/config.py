@@ -1,0 +1,414 @@
+"""The configuration: every option declared once, from flags, environment and file to plain values.
+
+Precedence: flags, then HUBBUB_* variables, then the file, then the defaults here. Only the command line
+and the server import this; every other layer gets plain values.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .broker.access import SharedKey, rights_of
+from .broker.entity import (
+    FOREVER,
+    AnyEntity,
+    AuthorizationRule,
+    ConsumerGroup,
+    EventHub,
+    Queue,
+    Subscription,
+    Topic,
+    consumer_group_path,
+    subscription_path,
+)
+from .broker.limits import PROFILES, Limits
+
+WELL_KNOWN_NAME = "RootManageSharedAccessKey"
+WELL_KNOWN_KEY = "SAS_KEY_VALUE"
+"""The official emulators' own, and therefore no secret."""
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the text says where, what and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class JwtConfig:
+    """How Entra tokens are checked: where the keys are, and what principals may do."""
+
+    jwks: str
+    audiences: tuple[str, ...] = ()
+    issuers: tuple[str, ...] = ()
+    principals: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceConfig:
+    """One namespace. `swt_issuers`: (issuer name, password), besides `owner` with the first key."""
+
+    name: str = "hubbub"
+    hosts: tuple[str, ...] = ()
+    keys: tuple[SharedKey, ...] = ()
+    swt_issuers: tuple[tuple[str, str], ...] = ()
+    swt_key: str = ""
+    """Base64 key that signs simple web tokens; default: the first key."""
+    entities: tuple[AnyEntity, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    host: str = "127.0.0.1"
+    port: int = 5300
+    https_port: int | None = None
+    tls: str = "off"
+    """off, auto (a local CA of our own) or files."""
+    tls_cert: str = ""
+    tls_key: str = ""
+    data: str = ".hubbub"
+    memory: bool = False
+    segment_bytes: int = 64 << 20
+    auth: str = "keys"
+    allow_well_known_key: bool = False
+    namespaces: tuple[NamespaceConfig, ...] = ()
+    jwt: JwtConfig | None = None
+    profile: str = "standard"
+    limits: tuple[tuple[str, int], ...] = ()
+    log_format: str = "text"
+    access_log: bool = True
+    missing_status: int = 410
+    cors: bool = False
+    connections_max: int = 16_384
+    ready_file: str = ""
+    drain_seconds: float = 10.0
+    file: str = ""
+    """Where this came from, if from a file; its keys are read again when it changes."""
+
+    def limits_of(self) -> Limits:
+        return replace(PROFILES[self.profile], **dict(self.limits))  # type: ignore[arg-type]
+
+
+def well_known() -> SharedKey:
+    return SharedKey(WELL_KNOWN_NAME, rights_of(["Listen", "Send", "Manage"]), WELL_KNOWN_KEY)
+
+
+def starter_entities() -> tuple[AnyEntity, ...]:
+    """What is there so that the first curl works."""
+    return (
+        EventHub(path="events", partition_count=4),
+        Queue(path="queue"),
+        Topic(path="topic"),
+        Subscription(path="topic/subscriptions/subscription", topic="topic", name="subscription"),
+    )
+
+
+def finished(config: Config, environment: dict[str, str]) -> Config:
+    """Fills what is left open and refuses what is not safe. Raises ConfigError."""
+    keys = keys_of(environment.get("HUBBUB_KEYS", ""))
+    namespaces = config.namespaces or (NamespaceConfig(),)
+    namespaces = tuple(replace(ns, keys=keys or ns.keys or (well_known(),)) for ns in namespaces)
+    if not any(ns.entities for ns in namespaces):
+        namespaces = (replace(namespaces[0], entities=starter_entities()), *namespaces[1:])
+    config = replace(config, namespaces=namespaces)
+    _check(config)
+    return config
+
+
+def _check(config: Config) -> None:
+    public = config.host not in LOOPBACK
+    if config.auth not in ("keys", "open"):
+        raise ConfigError(f"auth is '{config.auth}'; it must be 'keys' or 'open'.")
+    if config.auth == "open" and public:
+        raise ConfigError(
+            f"--auth open lets everybody in and is for loopback only; {config.host} is public. Use keys."
+        )
+    known = any(WELL_KNOWN_KEY in key.keys for ns in config.namespaces for key in ns.keys)
+    if public and known and not config.allow_well_known_key:
+        raise ConfigError(
+            f"{config.host} is a public address and the key is the well-known one. Set HUBBUB_KEYS to keys of"
+            " your own, or say --allow-well-known-key if this network is closed."
+        )
+    if config.profile not in PROFILES:
+        raise ConfigError(f"limits is '{config.profile}'; it must be one of {', '.join(PROFILES)}.")
+    if config.tls == "files" and not (config.tls_cert and config.tls_key):
+        raise ConfigError("TLS with files needs both --tls-cert and --tls-key.")
+
+
+def keys_of(text: str) -> tuple[SharedKey, ...]:
+    """`name:key[:second key];…`; the rights of all but the root rule follow from its name's last part:
+    listen, send or manage, else all. Raises ConfigError."""
+    keys = []
+    for item in filter(None, (part.strip() for part in text.split(";"))):
+        name, _, rest = item.partition(":")
+        primary, _, secondary = rest.partition(":")
+        if not name or not primary:
+            raise ConfigError("HUBBUB_KEYS must be name:key[:second key], several with ';' between them.")
+        words = re.findall(r"listen|send|manage", name.lower())
+        rights = words if words and "manage" not in words else ["Listen", "Send", "Manage"]
+        keys.append(SharedKey(name, rights_of(rights), primary, secondary))
+    return tuple(keys)
+
+
+# Files.
+
+
+def load(path: str) -> Config:
+    """A hubbub.toml, or the Config.json of either official emulator. Raises ConfigError."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            text = file.read()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from None
+    if path.endswith(".json"):
+        return replace(_emulator(path, text), file=path)
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}.") from None
+    return replace(_Reader(path).config(table), file=path)
+
+
+_PLAIN = {
+    "host": str,
+    "port": int,
+    "https_port": int,
+    "tls": str,
+    "tls_cert": str,
+    "tls_key": str,
+    "data": str,
+    "memory": bool,
+    "segment_bytes": int,
+    "auth": str,
+    "allow_well_known_key": bool,
+    "profile": str,
+    "log_format": str,
+    "access_log": bool,
+    "missing_status": int,
+    "cors": bool,
+    "connections_max": int,
+    "ready_file": str,
+    "drain_seconds": float,
+}
+_DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
+_DURATIONS = frozenset(
+    ("lock_duration", "default_ttl", "duplicate_window", "auto_delete_on_idle", "retention")
+)
+
+
+def duration(text: str, where: str) -> int:
+    """An ISO 8601 duration in ms; ten thousand years and more are for ever. Raises ConfigError."""
+    match = _DURATION.fullmatch(text)
+    if match is None or text in ("P", "PT"):
+        raise ConfigError(f"{where}: '{text}' is not a duration like PT30S, PT1H or P7D.")
+    days, hours, minutes, seconds = (float(group or 0) for group in match.groups())
+    return min(FOREVER, round((((days * 24 + hours) * 60 + minutes) * 60 + seconds) * 1000))
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Turns a TOML table into a Config, naming the place of every mistake."""
+
+    path: str
+    _names: dict[str, str] = field(default_factory=dict)
+
+    def config(self, table: dict[str, Any]) -> Config:
+        known = [*_PLAIN, "limits", "jwt", "namespace", "keys", "queue", "topic", "hub", "issuer"]
+        self._known(table, known, "")
+        values = {name: self._plain(name, table[name]) for name in _PLAIN if name in table}
+        if "limits" in table:
+            values["limits"] = tuple(sorted(table["limits"].items()))
+        if "jwt" in table:
+            values["jwt"] = self._jwt(table["jwt"])
+        tables = table.get("namespace", [])
+        own = {name: table[name] for name in ("keys", "queue", "topic", "hub", "issuer") if name in table}
+        namespaces = [self._namespace(item, f"namespace[{n}]") for n, item in enumerate(tables)]
+        if own:
+            namespaces.insert(0, self._namespace({"name": "hubbub", **own}, "top level"))
+        values["namespaces"] = tuple(namespaces)
+        return Config(**values)
+
+    def _known(self, table: Any, names: list[str], where: str) -> None:
+        if not isinstance(table, dict):
+            raise ConfigError(f"{self.path}: {where} must be a table.")
+        for name in table:
+            if name not in names:
+                close = difflib.get_close_matches(name, names, 1)
+                hint = f" Did you mean '{close[0]}'?" if close else f" Known: {', '.join(names)}."
+                raise ConfigError(f"{self.path}: '{name}' {f'in {where} ' if where else ''}is unknown.{hint}")
+
+    def _plain(self, name: str, value: Any) -> Any:
+        kind = _PLAIN[name]
+        if kind is float and isinstance(value, int):
+            value = float(value)
+        if type(value) is not kind:
+            raise ConfigError(f"{self.path}: '{name}' must be of type {kind.__name__}, not {value!r}.")
+        return value
+
+    def _jwt(self, table: dict[str, Any]) -> JwtConfig:
+        self._known(table, ["jwks", "audiences", "issuers", "principals"], "jwt")
+        principals = tuple((name, tuple(rights)) for name, rights in table.get("principals", {}).items())
+        lists = {name: tuple(table.get(name, ())) for name in ("audiences", "issuers")}
+        return JwtConfig(jwks=str(table.get("jwks", "")), principals=principals, **lists)
+
+    def _namespace(self, table: dict[str, Any], where: str) -> NamespaceConfig:
+        self._known(
+            table, ["name", "hosts", "keys", "issuer", "swt_key", "queue", "topic", "hub"], where
+        )
+        entities: list[AnyEntity] = []
+        for item in table.get("queue", []):
+            entities.append(self._entity(Queue, item, f"{where} queue"))
+        for item in table.get("topic", []):
+            subscriptions = item.pop("subscription", [])
+            entities.append(self._entity(Topic, item, f"{where} topic"))
+            for sub in subscriptions:
+                name, topic = str(sub.pop("name", "")), entities_path(item)
+                place = {"path": subscription_path(topic, name), "topic": topic, "name": name}
+                entities.append(self._entity(Subscription, sub, f"{where} subscription", place))
+        for item in table.get("hub", []):
+            groups = item.pop("consumer_groups", [])
+            hub = self._entity(EventHub, item, f"{where} hub")
+            entities.append(hub)
+            entities += [_group(hub.path, str(name)) for name in groups]
+        issuers = tuple((str(i["name"]), str(i["password"])) for i in table.get("issuer", []))
+        return NamespaceConfig(
+            name=str(table.get("name", "hubbub")).lower(),
+            hosts=tuple(str(host).lower() for host in table.get("hosts", [])),
+            keys=tuple(self._key(item, where) for item in table.get("keys", [])),
+            swt_issuers=issuers,
+            swt_key=str(table.get("swt_key", "")),
+            entities=tuple(entities),
+        )
+
+    def _key(self, table: dict[str, Any], where: str) -> SharedKey:
+        self._known(table, ["name", "rights", "primary", "secondary"], f"{where} keys")
+        if not table.get("name") or not table.get("primary"):
+            raise ConfigError(f"{self.path}: a key in {where} needs 'name' and 'primary'.")
+        rights = rights_of(table.get("rights", ["Listen", "Send", "Manage"]))
+        return SharedKey(str(table["name"]), rights, str(table["primary"]), str(table.get("secondary", "")))
+
+    def _entity(
+        self, kind: type[Any], table: dict[str, Any], where: str, place: dict[str, str] | None = None
+    ) -> Any:
+        fields = [*kind.__struct_fields__, "name"]
+        self._known(table, [f for f in fields if f not in ("created", "updated", "topic")], where)
+        values: dict[str, Any] = dict(place or {"path": entities_path(table)})
+        for name, value in table.items():
+            if name in _DURATIONS:
+                value = duration(str(value), f"{self.path}: {where}: {name}")
+            if name == "authorization_rules":
+                value = tuple(AuthorizationRule(**{**rule, "rights": tuple(rule["rights"])}) for rule in value)
+            if name != "name" or place:
+                values.setdefault(name, value)
+        try:
+            entity = kind(**values)
+            entity.validate()
+        except Exception as error:
+            raise ConfigError(f"{self.path}: {where} '{values.get('path')}': {error}") from None
+        return entity
+
+
+def entities_path(table: dict[str, Any]) -> str:
+    return str(table.get("path", table.get("name", "")))
+
+
+def _group(hub: str, name: str) -> ConsumerGroup:
+    return ConsumerGroup(path=consumer_group_path(hub, name), hub=hub, name=name)
+
+
+# The official emulators' Config.json.
+
+_COMMENT = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.S)
+_TRAILING = re.compile(r'("(?:\\.|[^"\\])*")|,(?=\s*[}\]])')
+_QUEUE_KEYS = {
+    "LockDuration": "lock_duration",
+    "DefaultMessageTimeToLive": "default_ttl",
+    "DuplicateDetectionHistoryTimeWindow": "duplicate_window",
+    "DeadLetteringOnMessageExpiration": "dead_letter_on_expiration",
+    "MaxDeliveryCount": "deliveries_max",
+    "RequiresDuplicateDetection": "requires_duplicate_detection",
+    "RequiresSession": "requires_session",
+    "ForwardTo": "forward_to",
+    "ForwardDeadLetteredMessagesTo": "forward_dead_letters_to",
+}
+
+
+def _emulator(path: str, text: str) -> Config:
+    import msgspec
+
+    plain = _COMMENT.sub(lambda m: m[1] or "", text)
+    plain = _TRAILING.sub(lambda m: m[1] or "", plain)
+    try:
+        user = msgspec.json.decode(plain)["UserConfig"]
+        hubs = user.get("NamespaceConfig", [])
+        buses = user.get("Namespaces", [])
+    except (msgspec.DecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path}: not a Config.json of an Azure emulator: {error}.") from None
+    if not hubs and not buses:
+        raise ConfigError(f"{path}: UserConfig has neither Namespaces nor NamespaceConfig.")
+    try:
+        found = [_emulator_hubs(item) for item in hubs] + [_emulator_bus(path, item) for item in buses]
+        for namespace in found:
+            for entity in namespace.entities:
+                entity.validate()
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{path}: {error!r}") from None
+    return Config(namespaces=tuple(found))
+
+
+def _emulator_hubs(item: dict[str, Any]) -> NamespaceConfig:
+    entities: list[AnyEntity] = []
+    for hub in item.get("Entities", []):
+        entities.append(EventHub(path=hub["Name"], partition_count=int(hub["PartitionCount"])))
+        for group in hub.get("ConsumerGroups", []):
+            if group["Name"].lower() != "$default":
+                entities.append(_group(hub["Name"], group["Name"]))
+    return NamespaceConfig(name=str(item["Name"]).lower(), entities=tuple(entities))
+
+
+def _emulator_bus(path: str, item: dict[str, Any]) -> NamespaceConfig:
+    entities: list[AnyEntity] = []
+    for queue in item.get("Queues", []):
+        entities.append(Queue(path=queue["Name"], **_emulator_properties(path, queue)))
+    for topic in item.get("Topics", []):
+        name = topic["Name"]
+        entities.append(Topic(path=name, **_emulator_properties(path, topic)))
+        for sub in topic.get("Subscriptions", []):
+            _refuse_rules(path, name, sub)
+            values = _emulator_properties(path, sub)
+            where = subscription_path(name, sub["Name"])
+            entities.append(Subscription(path=where, topic=name, name=sub["Name"], **values))
+    return NamespaceConfig(name=str(item["Name"]).lower(), entities=tuple(entities))
+
+
+def _emulator_properties(path: str, item: dict[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in item.get("Properties", {}).items():
+        ours = _QUEUE_KEYS.get(name)
+        if ours is None or value in ("", None):
+            continue
+        values[ours] = duration(value, f"{path}: {name}") if ours in _DURATIONS else value
+    return values
+
+
+def _refuse_rules(path: str, topic: str, subscription: dict[str, Any]) -> None:
+    """Rejected, not ignored: a subscription that gets everything would look as if it worked."""
+    for rule in subscription.get("Rules", []):
+        properties = rule.get("Properties", {})
+        expression = properties.get("SqlFilter", {}).get("SqlExpression", "").replace(" ", "")
+        if properties.get("FilterType", "").lower() != "sql" or expression != "1=1":
+            raise ConfigError(
+                f"{path}: rule '{rule.get('Name')}' of {topic}/{subscription.get('Name')}: only the filter"
+                " 1=1 is supported by this version. Remove the rule to go on without it."
+            )
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("HUBBUB_")}

@@ -1,0 +1,312 @@
+"""The composition root: builds the engine, the namespaces and the doors; starts and stops them in order.
+
+The only module that knows all layers. `run` is the whole life of a server process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from . import __version__
+from .broker.access import SharedKey, acs_issuer, signing_key
+from .broker.entity import EventHub, Queue, Subscription, Topic
+from .broker.errors import AlreadyExists
+from .broker.namespace import Namespace
+from .broker.node import Broker
+from .clock import Clock, SystemClock
+from .config import Config, ConfigError, NamespaceConfig, environment, finished, load
+from .engine.log import Engine
+from .front.api import Api, Probe
+from .front.http.limits import HttpLimits
+from .front.http.server import HttpServer
+from .front.rest.door import RestDoor, RestOptions
+from .front.rest.management import Management
+from .front.rest.wrap import wrap_response
+from .telemetry import AccessLog, Meter
+
+if TYPE_CHECKING:
+    from .front.jwt import JwtVerifier
+
+log = logging.getLogger("hubbub")
+
+LISTEN_BACKLOG = 1024
+KEYS_PERIOD = 2.0
+"""Seconds between looks at the configuration file for new keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a started server tells the world."""
+
+    version: str
+    seconds: float
+    http: str
+    https: str | None
+    connection_string: str
+    entities: tuple[str, ...]
+    data: str
+
+
+class Server:
+    """Everything that runs. `start` and `stop` once each."""
+
+    def __init__(self, config: Config, clock: Clock | None = None) -> None:
+        self.config = config
+        self.clock = clock or SystemClock()
+        self._listeners: list[asyncio.Server] = []
+        self._keys_task: asyncio.Task[None] | None = None
+
+    async def start(self) -> Ready:
+        """Raises EngineError, ConfigError, OSError."""
+        began = time.perf_counter()
+        config = self.config
+        self.engine = _engine(config)
+        self._jwt = _jwt(config)
+        if self._jwt is not None:
+            await self._jwt.refresh()
+        self.namespaces = [self._namespace(ns) for ns in config.namespaces]
+        for namespace, ns in zip(self.namespaces, config.namespaces, strict=True):
+            await _ensure(namespace, ns)
+        self.broker = Broker(self.engine, self.clock, self.namespaces)
+        self.meter = Meter(self.broker)
+        self.access = AccessLog(sys.stderr, config.log_format) if config.access_log else None
+        api = Api(self.broker, self.meter, Probe(self.engine, self.clock), self.clock, __version__)
+        options = RestOptions(config.missing_status, config.cors, self._wrap)
+        self.door = RestDoor(self.broker, self.clock, Management(self.clock), api, options, self.meter)
+        self.http = HttpServer(
+            self.door.handle,
+            self.door.admit,
+            self.door.error_response,
+            HttpLimits(connections_max=config.connections_max),
+            self.clock,
+            self._on_complete,
+        )
+        self.meter.http = self.http
+        http, https = await self._listen()
+        self.broker.start()
+        if config.file:
+            self._keys_task = asyncio.create_task(self._watch_keys())
+        return self._ready(http, https, time.perf_counter() - began)
+
+    async def stop(self) -> None:
+        """Answers what is in work, flushes what waits, gives up the data folder."""
+        for listener in self._listeners:
+            listener.close()
+        if self._keys_task is not None:
+            self._keys_task.cancel()
+        self.broker.stop()
+        for namespace in self.namespaces:
+            for receiver in namespace.receivers.values():
+                receiver.stop()
+        await self.http.drain(int(self.config.drain_seconds * 1000))
+        await self.engine.close()
+        if self.access is not None:
+            self.access.close()
+
+    def rotate(self, keys: dict[str, tuple[SharedKey, ...]]) -> None:
+        """New keys for namespaces, by name; tokens of old ones stop working at once."""
+        for namespace in self.namespaces:
+            if namespace.name in keys and namespace.keys != keys[namespace.name]:
+                namespace.keys = keys[namespace.name]
+                namespace.changed()
+                log.info("the keys of namespace %s have changed", namespace.name)
+
+    def _namespace(self, ns: NamespaceConfig) -> Namespace:
+        hosts = {ns.name, f"{ns.name}.servicebus.windows.net", "localhost", "127.0.0.1", "::1", *ns.hosts}
+        return Namespace(
+            ns.name,
+            self.engine,
+            self.clock,
+            self.config.limits_of(),
+            hosts=frozenset(hosts),
+            keys=ns.keys,
+            swt_issuers={acs_issuer(ns.name): _swt_key(ns)},
+            jwt=self._jwt,
+            open=self.config.auth == "open",
+        )
+
+    def _wrap(self, namespace: Namespace, form: bytes, host: bytes, now: int) -> Any:
+        ns = next(ns for ns in self.config.namespaces if ns.name == namespace.name)
+        first = namespace.keys[0]
+        issuers = {"owner": (first.primary, first.rights)}
+        issuers |= {name: (password, first.rights) for name, password in ns.swt_issuers}
+        return wrap_response(
+            form,
+            issuers=issuers,
+            authority=namespace.gate.authority,
+            signing_key=signing_key(_swt_key(ns)),
+            now=now,
+            request_host=host,
+        )
+
+    async def _listen(self) -> tuple[str, str | None]:
+        config = self.config
+        loop = asyncio.get_running_loop()
+        plain = await loop.create_server(
+            self.http.protocol(False), config.host, config.port, backlog=LISTEN_BACKLOG
+        )
+        self._listeners.append(plain)
+        http = _url("http", config.host, plain)
+        if config.tls == "off":
+            return http, None
+        from . import tls
+
+        cert, key = config.tls_cert, config.tls_key
+        if config.tls == "auto":
+            names = [name for ns in config.namespaces for name in (f"{ns.name}.servicebus.windows.net", *ns.hosts)]
+            folder = os.path.join(config.data, "tls")
+            cert, key = map(str, tls.ensure_certificate(folder, [config.host, *names]))
+        context = tls.server_context(cert, key)
+        port = 5343 if config.https_port is None else config.https_port
+        secure = await loop.create_server(
+            self.http.protocol(True), config.host, port, ssl=context, backlog=LISTEN_BACKLOG
+        )
+        self._listeners.append(secure)
+        return http, _url("https", config.host, secure)
+
+    def _on_complete(self, request: Any, status: int, received: int, sent: int, seconds: float) -> None:
+        self.meter.answered(request, status, received, sent)
+        if self.access is not None:
+            self.access.line(request, status, received, sent, seconds)
+
+    async def _watch_keys(self) -> None:
+        """Keys change without a restart when the file does."""
+        path = self.config.file
+        seen = os.stat(path).st_mtime_ns
+        while True:
+            await asyncio.sleep(KEYS_PERIOD)
+            with contextlib.suppress(OSError):
+                if (changed := os.stat(path).st_mtime_ns) != seen:
+                    seen = changed
+                    self.reload_keys()
+
+    def reload_keys(self) -> None:
+        """Reads the keys again, from the file if there is one, and from the environment."""
+        try:
+            config = load(self.config.file) if self.config.file else self.config
+            config = finished(config, environment())
+        except ConfigError as error:
+            log.error("the keys stay as they are: %s", error)
+            return
+        self.rotate({ns.name: ns.keys for ns in config.namespaces})
+
+    def _ready(self, http: str, https: str | None, seconds: float) -> Ready:
+        config = self.config
+        first = config.namespaces[0].keys[0]
+        port = http.rpartition(":")[2]
+        host = "localhost" if config.host in ("127.0.0.1", "::1", "0.0.0.0", "::") else config.host  # noqa: S104
+        where = host if port == "5300" else f"{host}:{port}"
+        connection = (
+            f"Endpoint=sb://{where};SharedAccessKeyName={first.name};SharedAccessKey={first.primary};"
+            "UseDevelopmentEmulator=true;"
+        )
+        data = "in memory: gone when this ends" if config.memory else os.path.abspath(config.data)
+        return Ready(__version__, seconds, http, https, connection, tuple(self._summary()), data)
+
+    def _summary(self) -> list[str]:
+        lines = []
+        for ns in self.namespaces:
+            lines += [f"hub {e.path} ({e.partition_count} partitions)" for e in ns.entities(EventHub)]
+            lines += [f"queue {e.path}" for e in ns.entities(Queue)]
+            for topic in ns.entities(Topic):
+                names = ", ".join(s.name for s in ns.entities(Subscription, topic.path))
+                lines.append(f"topic {topic.path} ({names or 'no subscription'})")
+        return lines
+
+
+def _engine(config: Config) -> Engine:
+    if config.memory:
+        from .engine.memory import MemoryEngine
+
+        return MemoryEngine()
+    from .engine.file import FileEngine
+
+    return FileEngine(config.data, segment_bytes=config.segment_bytes)
+
+
+def _jwt(config: Config) -> JwtVerifier | None:
+    if config.jwt is None:
+        return None
+    from .front.jwt import AUDIENCES, JwtVerifier
+
+    jwt = config.jwt
+    from .broker.access import rights_of
+
+    return JwtVerifier(
+        jwt.jwks,
+        audiences=jwt.audiences or AUDIENCES,
+        issuers=jwt.issuers,
+        principals={name: rights_of(rights) for name, rights in jwt.principals},
+    )
+
+
+def _swt_key(ns: NamespaceConfig) -> str:
+    return ns.swt_key or ns.keys[0].primary
+
+
+async def _ensure(namespace: Namespace, ns: NamespaceConfig) -> None:
+    """Creates what the configuration names and is not there yet; what is there stays as it is."""
+    for entity in ns.entities:
+        if namespace.entity(entity.path) is None:
+            with contextlib.suppress(AlreadyExists):
+                await namespace.create(entity)
+
+
+def _url(scheme: str, host: str, listener: asyncio.Server) -> str:
+    port = listener.sockets[0].getsockname()[1]
+    shown = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{shown}:{port}"
+
+
+def run(config: Config, announce: Callable[[Ready], None]) -> int:
+    """Serves until SIGTERM or SIGINT, then drains. Returns the exit code."""
+    # The flush thread must get the interpreter soon after its fdatasync returns.
+    sys.setswitchinterval(0.001)
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        return uvloop.run(_serve(config, announce))
+    return asyncio.run(_serve(config, announce))
+
+
+async def _serve(config: Config, announce: Callable[[Ready], None]) -> int:
+    server = Server(config)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, server.reload_keys)
+    ready = await server.start()
+    announce(ready)
+    if config.ready_file:
+        _write_ready(config.ready_file, ready)
+    await stopping.wait()
+    await server.stop()
+    return 0
+
+
+def _write_ready(path: str, ready: Ready) -> None:
+    """Appears whole or not at all, since somebody waits for it."""
+    text = json.dumps(
+        {
+            "http": ready.http,
+            "https": ready.https,
+            "connection_string": ready.connection_string,
+            "version": ready.version,
+            "pid": os.getpid(),
+        }
+    )
+    temporary = f"{path}.{os.getpid()}"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(temporary, path)
