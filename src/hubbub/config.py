@@ -6,7 +6,10 @@ and the server import this; every other layer gets plain values.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import difflib
+import hashlib
 import os
 import re
 import tomllib
@@ -96,6 +99,17 @@ class Config:
 
 def well_known() -> SharedKey:
     return SharedKey(WELL_KNOWN_NAME, rights_of(["Listen", "Send", "Manage"]), WELL_KNOWN_KEY)
+
+
+def swt_key_of(key: str) -> str:
+    """The Base64 key that signs simple web tokens: a rule's key itself if it can be one, else made from it,
+    since the emulators' well-known key is no Base64."""
+    try:
+        if len(base64.b64decode(key, validate=True)) >= 16:
+            return key
+    except (binascii.Error, ValueError):
+        pass
+    return base64.b64encode(hashlib.sha256(key.encode()).digest()).decode()
 
 
 def starter_entities() -> tuple[AnyEntity, ...]:
@@ -257,9 +271,7 @@ class _Reader:
         return JwtConfig(jwks=str(table.get("jwks", "")), principals=principals, **lists)
 
     def _namespace(self, table: dict[str, Any], where: str) -> NamespaceConfig:
-        self._known(
-            table, ["name", "hosts", "keys", "issuer", "swt_key", "queue", "topic", "hub"], where
-        )
+        self._known(table, ["name", "hosts", "keys", "issuer", "swt_key", "queue", "topic", "hub"], where)
         entities: list[AnyEntity] = []
         for item in table.get("queue", []):
             entities.append(self._entity(Queue, item, f"{where} queue"))
@@ -302,7 +314,9 @@ class _Reader:
             if name in _DURATIONS:
                 value = duration(str(value), f"{self.path}: {where}: {name}")
             if name == "authorization_rules":
-                value = tuple(AuthorizationRule(**{**rule, "rights": tuple(rule["rights"])}) for rule in value)
+                value = tuple(
+                    AuthorizationRule(**{**rule, "rights": tuple(rule["rights"])}) for rule in value
+                )
             if name != "name" or place:
                 values.setdefault(name, value)
         try:

@@ -24,7 +24,7 @@ from .broker.errors import AlreadyExists
 from .broker.namespace import Namespace
 from .broker.node import Broker
 from .clock import Clock, SystemClock
-from .config import Config, ConfigError, NamespaceConfig, environment, finished, load
+from .config import Config, ConfigError, NamespaceConfig, environment, finished, load, swt_key_of
 from .engine.log import Engine
 from .front.api import Api, Probe
 from .front.http.limits import HttpLimits
@@ -163,7 +163,9 @@ class Server:
 
         cert, key = config.tls_cert, config.tls_key
         if config.tls == "auto":
-            names = [name for ns in config.namespaces for name in (f"{ns.name}.servicebus.windows.net", *ns.hosts)]
+            names = [
+                name for ns in config.namespaces for name in (f"{ns.name}.servicebus.windows.net", *ns.hosts)
+            ]
             folder = os.path.join(config.data, "tls")
             cert, key = map(str, tls.ensure_certificate(folder, [config.host, *names]))
         context = tls.server_context(cert, key)
@@ -175,7 +177,7 @@ class Server:
         return http, _url("https", config.host, secure)
 
     def _on_complete(self, request: Any, status: int, received: int, sent: int, seconds: float) -> None:
-        self.meter.answered(request, status, received, sent)
+        self.meter.answered(self.door.counters_of(request), status, received, sent)
         if self.access is not None:
             self.access.line(request, status, received, sent, seconds)
 
@@ -251,7 +253,7 @@ def _jwt(config: Config) -> JwtVerifier | None:
 
 
 def _swt_key(ns: NamespaceConfig) -> str:
-    return ns.swt_key or ns.keys[0].primary
+    return ns.swt_key or swt_key_of(ns.keys[0].primary)
 
 
 async def _ensure(namespace: Namespace, ns: NamespaceConfig) -> None:

@@ -6,10 +6,10 @@ import asyncio
 
 import h11
 import pytest
-from front.http_peer import HOST, Peer, chunked, parse_answers, post
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from front.http_peer import HOST, Peer, chunked, parse_answers, post
 from hubbub.front.http.limits import HttpLimits, Refusal
 from hubbub.front.http.response import http_date
 
@@ -21,8 +21,15 @@ def later(request):
 def test_the_fields_of_a_request():
     peer = Peer()
     peer.send(
-        b"POST /hub%2Fa/messages?timeout=60&x=?y HTTP/1.1\r\nhOsT: ns.example:8080\r\nauthorization: first\r\n"
-        b"Authorization: second\r\nContent-TYPE: \t text/xml  \r\nbrokerProperties: {}\r\nContent-Length: 3\r\n\r\nabc"
+        b"POST /hub%2Fa/messages?timeout=60&x=?y HTTP/1.1\r\n"
+        b"hOsT: ns.example:8080\r\n"
+        b"authorization: first\r\n"
+        b"Authorization: second\r\n"
+        b"Content-TYPE: \t text/xml  \r\n"
+        b"brokerProperties: {}\r\n"
+        b"Content-Length: 3\r\n"
+        b"\r\n"
+        b"abc"
     )
     (request,) = peer.requests
     assert request.method == b"POST"
@@ -48,7 +55,12 @@ def test_the_fields_of_a_request():
         (b"/a?", b"h", b"/a", b""),
         (b"//a//b/", b"h", b"//a//b/", b""),
         (b"/a?b=http://x/y", b"h", b"/a", b"b=http://x/y"),
-        (b"https://ns.servicebus.windows.net/hub/messages", b"ns.servicebus.windows.net", b"/hub/messages", b""),
+        (
+            b"https://ns.servicebus.windows.net/hub/messages",
+            b"ns.servicebus.windows.net",
+            b"/hub/messages",
+            b"",
+        ),
         (b"HTTP://NS.example:80/a/%20b?c=d", b"NS.example:80", b"/a/%20b", b"c=d"),
         (b"http://user:secret@ns.example/a", b"ns.example", b"/a", b""),
         (b"http://ns.example", b"ns.example", b"/", b""),
@@ -252,8 +264,8 @@ def test_a_chunked_body_is_joined_and_its_extensions_and_trailers_are_dropped():
     peer = Peer()
     peer.send(
         b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: Chunked\r\n\r\n"
-        b'3;name=value;quoted="a b"\r\nabc\r\n00a\r\n0123456789\r\n0\r\nX-Trailer: t\r\nAuthorization: u\r\n\r\n'
-        + post(b"next")
+        b'3;name=value;quoted="a b"\r\nabc\r\n00a\r\n0123456789\r\n'
+        b"0\r\nX-Trailer: t\r\nAuthorization: u\r\n\r\n" + post(b"next")
     )
     first, second = peer.requests
     assert first.body == b"abc0123456789"
@@ -462,7 +474,11 @@ def test_a_stream_waits_for_a_slow_client():
 
 # Upgrades
 
-UPGRADE = b"GET /$servicebus/websocket HTTP/1.1\r\n" + HOST + b"Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\r\n"
+UPGRADE = (
+    b"GET /$servicebus/websocket HTTP/1.1\r\n"
+    + HOST
+    + b"Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\r\n"
+)
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
 
 
@@ -507,7 +523,10 @@ def test_a_declined_handshake_leaves_an_ordinary_connection():
 @pytest.mark.parametrize(
     "request_bytes",
     [
-        post(b"abc", lines=b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"),
+        post(
+            b"abc",
+            lines=b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n",
+        ),
         chunked(b"a", b"bc", lines=b"Connection: Upgrade\r\nUpgrade: h2c\r\n"),
         post(b"abc", lines=b"Connection: Upgrade\r\nUpgrade: websocket\r\n"),
         post(b"abc", lines=EXPECT + b"Connection: Upgrade\r\nUpgrade: h2c\r\n"),
@@ -522,6 +541,21 @@ def test_an_offer_to_upgrade_an_ordinary_request_is_ignored(request_bytes, step)
     assert [a.status for a in peer.answers if a.status != 100] == [201, 201, 201]
     with pytest.raises(RuntimeError, match="take over"):
         peer.requests[0].take_over(Echo)
+
+
+def test_an_ignored_offer_does_not_open_a_way_past_the_end():
+    peer = Peer()
+    offer = post(b"abc", lines=b"Connection: close, Upgrade\r\nUpgrade: h2c\r\n")
+    peer.send(offer + post(target=b"/smuggled"))
+    assert [r.body for r in peer.requests] == [b"abc"]
+    assert peer.ended
+
+
+def test_an_ignored_offer_before_a_large_chunked_body():
+    peer = Peer(limits=HttpLimits(body_framing_bytes_max=1_000))
+    body = b"x" * 100_000
+    peer.send(chunked(body, lines=b"Connection: Upgrade\r\nUpgrade: h2c\r\n"))
+    assert peer.requests[0].body == body
 
 
 def test_an_offer_to_upgrade_a_bodiless_request_is_ignored():
@@ -546,9 +580,11 @@ def test_every_answer_is_reported():
     reports = []
     peer = Peer(
         later,
-        admit=lambda r: Refusal(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
-        if r.path == b"/closed"
-        else None,
+        admit=lambda r: (
+            Refusal(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+            if r.path == b"/closed"
+            else None
+        ),
         on_complete=lambda request, *figures: reports.append((request.path, *figures)),
     )
     request = post(b"abc")

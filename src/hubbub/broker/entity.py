@@ -30,8 +30,7 @@ NAME_TEXT = (
 
 _SEGMENT = re.compile(r"[A-Za-z0-9$](?:[\w.\-~]*[A-Za-z0-9_])?", re.ASCII)
 _RESERVED = frozenset(
-    ("messages", "partitions", "publishers", "publisher", "subscriptions", "consumergroups", "rules")
-    + ("revokedpublishers", "$resources", "$namespaceinfo", "$cbs", "$management", "$deadletterqueue")
+    ["messages", "partitions", "publishers", "publisher", "subscriptions", "consumergroups", "rules", "revokedpublishers", "$resources", "$namespaceinfo", "$cbs", "$management", "$deadletterqueue"]
 )
 
 
@@ -323,7 +322,8 @@ def check_lifetimes(default_ttl: int, auto_delete_on_idle: int) -> None:
 def check_duplicates(window: int) -> None:
     if not 1 <= window <= 7 * DAY:
         raise Invalid(
-            "SubCode=40000. The property 'DuplicateDetectionHistoryTimeWindow' must be positive and at most P7D."
+            "SubCode=40000. The property 'DuplicateDetectionHistoryTimeWindow' must be positive and at most"
+            " P7D."
         )
 
 

@@ -275,7 +275,7 @@ class Ledger:
         entry.state = state
         if token:
             self.by_token[token] = entry
-        if state == LOCKED or state == SCHEDULED:
+        if state in (LOCKED, SCHEDULED):
             self._remind(entry.until, entry.sequence)
         elif state == AVAILABLE:
             if entry.sequence < self._head:

@@ -371,7 +371,8 @@ class Receiver:
         """To the dead-letter queue, in one append with its end here."""
         target = self.dead_letters
         record = self.log.get(entry.sequence)
-        assert target is not None and record is not None
+        assert target is not None
+        assert record is not None
         message = decode_message(record.payload)
         message.enqueued_sequence = message.enqueued_sequence or entry.sequence
         message.enqueued = message.enqueued or record.time

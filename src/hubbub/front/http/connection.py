@@ -269,10 +269,14 @@ class HttpConnection(asyncio.Protocol):
 
     def _read_on(self) -> None:
         """Feeds the reader piece by piece while there is room for more requests."""
+        data, self._unread = self._unread, b""
         reader = self._reader
         if reader is None:
+            # Empty lines before a request are no reason to end the life of an idle connection later.
+            data = data.lstrip(b"\r\n")
+            if not data:
+                return
             self._reader = reader = RequestReader(self)
-        data, self._unread = self._unread, b""
         start = 0
         while start < len(data) and not self._phase and not self._reading_paused and reader.stage < UPGRADE:
             reader.feed(data[start : start + PIECE_BYTES])

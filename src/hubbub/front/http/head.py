@@ -75,10 +75,14 @@ def read_head(request: Request, keep_alive: bool, version: Callable[[], str]) ->
         if field == _HOST:
             hosts += 1
             request.host = value
+        elif field == _AUTHORIZATION:
+            request.authorization = request.authorization or value
+        elif field == _CONTENT_TYPE:
+            request.content_type = request.content_type or value
         elif field == _CONNECTION:
             connection = True
         else:
-            _apply_field(request, field, value)
+            _apply_framing(request, field, value)
     if connection or not keep_alive:
         _apply_version(request, keep_alive, version())
     if hosts != 1 or request.host not in _hosts:
@@ -90,8 +94,6 @@ def read_head(request: Request, keep_alive: bool, version: Callable[[], str]) ->
 
 
 def _apply_version(request: Request, keep_alive: bool, version: str) -> None:
-    if request.method == b"CONNECT":
-        raise BadRequest(405, "The method CONNECT is not supported.")
     if version not in ("1.0", "1.1"):
         raise BadRequest(505, "The HTTP version is not supported.")
     request.keep_alive = keep_alive
@@ -111,12 +113,8 @@ def _field_of(name: bytes) -> int:
     return field
 
 
-def _apply_field(request: Request, field: int, value: bytes) -> None:
-    if field == _AUTHORIZATION:
-        request.authorization = request.authorization or value
-    elif field == _CONTENT_TYPE:
-        request.content_type = request.content_type or value
-    elif field == _CONTENT_LENGTH:
+def _apply_framing(request: Request, field: int, value: bytes) -> None:
+    if field == _CONTENT_LENGTH:
         if not value.isdigit() or len(value) > _LENGTH_DIGITS_MAX or request.content_length is not None:
             raise BadRequest(400, "The Content-Length header is invalid.")
         request.content_length = int(value)
@@ -142,6 +140,8 @@ def _check_host(request: Request, hosts: int) -> None:
 
 
 def _apply_target(request: Request) -> None:
+    if request.method == b"CONNECT":
+        raise BadRequest(405, "The method CONNECT is not supported.")
     try:
         authority, request.path, request.query = split_target(request.method, request.target)
     except BadTarget as error:

@@ -100,16 +100,18 @@ class RequestReader:
         self.cut = False
         # What followed an upgrade request.
         self.leftover = b""
-        self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
+        self._parser = httptools.HttpRequestParser(self)
 
-    def feed(self, data: bytes | memoryview) -> None:
+    def feed(self, data: bytes) -> None:
         """Takes the next `PIECE_BYTES` or less; what it completes is in `ready`."""
-        if self._parser is None:
+        if self.stage == ENDED:
+            self.cut = True
             return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as pause:
-            self._after_upgrade(bytes(data[pause.args[0] :]))
+            self._after_upgrade(data[pause.args[0] :])
+            return
         except httptools.HttpParserError as error:
             self._after_error(error)
         if self.stage == HEAD:
@@ -141,11 +143,13 @@ class RequestReader:
     def release(self) -> None:
         """Lets go of the parser, whose callbacks hold this object, so that memory is freed at once."""
         self.end()
-        self._parser = None
+        del self._parser
 
     # Called by llhttp. An exception ends its run and comes out of `feed` as HttpParserCallbackError.
 
     def on_message_begin(self) -> None:
+        if self.stage == ENDED:
+            raise _StopReading
         self.stage = HEAD
         self._target = b""
         self._headers = []
@@ -163,31 +167,30 @@ class RequestReader:
 
     def on_headers_complete(self) -> None:
         parser = self._parser
-        assert parser is not None
         if self._carried is not None:
-            return self._resume_carried()
+            self._resume_carried()
+            return
         self._request = request = Request(self._connection, parser.get_method(), self._target, self._headers)
         try:
             read_head(request, parser.should_keep_alive(), parser.get_http_version)
         except BadRequest as error:
             self._stop(request, error.status, error.detail)
         limits = self._limits
-        if (
-            self._head_bytes + PIECE_BYTES > limits.header_bytes_max
-            or len(self._headers) > limits.headers_max
-        ):
+        # A header within one piece is as large as the piece at most; its fields need no adding up.
+        count = len(self._headers)
+        if count > limits.headers_max or self._head_bytes + PIECE_BYTES > limits.header_bytes_max:
             self._bound_whole_head(request)
         self.stage = BODY
         self.body_bytes = 0
-        self._body = b""
         self._body_bytes_max = limits.body_bytes_max
-        if request.announce or request.expect or request.chunked or request.content_length:
-            return self._prepare_body(request, parser)
-        if self._admit is not None:
+        if request.expect and request.expect.lower() != b"100-continue":
+            self._refuse_request(request, 417, "The only supported expectation is 100-continue.")
+        elif self._admit is not None:
             self._apply_verdict(request, self._admit(request))
+        if request.content_length is not None or request.chunked:
+            self._prepare_body(request, request.content_length)
         if parser.should_upgrade():
             self._prepare_upgrade(request)
-        return None
 
     def on_body(self, piece: bytes) -> None:
         self.body_bytes += len(piece)
@@ -211,29 +214,24 @@ class RequestReader:
         assert request is not None
         request.body = self._body if isinstance(self._body, bytes) else bytes(self._body)
         request.received = self._now()
+        self._request = None  # An idle connection must not keep the last body.
+        self._body = b""
         self.ready.append(request)
         self.stage = IDLE if request.keep_alive else ENDED
 
     # Bodies: whether one is read, and how much of it.
 
-    def _prepare_body(self, request: Request, parser: httptools.HttpRequestParser) -> None:
-        length = request.content_length
-        if request.expect and request.expect.lower() != b"100-continue":
-            self._refuse_request(request, 417, "The only supported expectation is 100-continue.")
-        elif self._admit is not None:
-            self._apply_verdict(request, self._admit(request))
+    def _prepare_body(self, request: Request, length: int | None) -> None:
         if length is not None and length > self._body_bytes_max and request.refusal is None:
             self._refuse_request(request, 413, self._too_large())
-        if request.refusal is not None and (length or request.chunked):
+        if request.refusal is not None and length != 0:
             self.turn_away(request, request.refusal)
             raise _StopReading
         if request.chunked:
             self._headers = []  # Trailer fields go where nobody looks (RFC 9112 §7.1.2).
-        self._chunks = 0
+            self._chunks = 0
         self._fed_bytes = -1
-        self.expecting = bool(request.expect) and request.refusal is None and bool(length or request.chunked)
-        if parser.should_upgrade():
-            self._prepare_upgrade(request)
+        self.expecting = request.expect != b"" and length != 0 and request.refusal is None
 
     def _apply_verdict(self, request: Request, verdict: Refusal | int | None) -> None:
         if isinstance(verdict, Refusal):

@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from hubbub.front.http.response import (
     TE_CHUNKED,
     Headers,
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from hubbub.front.http.connection import HttpConnection
 
 
-class Request:
+class Request(msgspec.Struct, eq=False):
     """A request; complete, body included, when a handler sees it. In `admit` the body is still empty.
 
     method, target: as received.
@@ -38,56 +40,32 @@ class Request:
     http10: the client speaks HTTP/1.0.
     keep_alive: the connection stays open for another request.
     upgrade: a WebSocket handshake that may `take_over` the connection.
+    announce: the `Connection` line an unusual client must be told; b"" for most.
+    refusal: the whole response of a request that no handler shall see.
+
+    A msgspec structure only because it is built in C, in a third of the time of a slotted class.
     """
 
-    __slots__ = (
-        "_on_disconnect",
-        "announce",
-        "authorization",
-        "body",
-        "chunked",
-        "connection",
-        "content_length",
-        "content_type",
-        "expect",
-        "headers",
-        "host",
-        "http10",
-        "keep_alive",
-        "method",
-        "path",
-        "query",
-        "received",
-        "refusal",
-        "target",
-        "upgrade",
-    )
-
-    def __init__(
-        self, connection: HttpConnection, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]
-    ) -> None:
-        self.connection = connection
-        self.method = method
-        self.target = target
-        self.headers = headers
-        self.host = b""
-        self.path = b""
-        self.query = b""
-        self.authorization = b""
-        self.content_type = b""
-        self.content_length: int | None = None
-        self.body = b""
-        self.received = 0
-        self.chunked = False
-        self.expect = b""
-        self.http10 = False
-        self.keep_alive = True
-        self.upgrade = False
-        # The header line that tells an unusual client whether the connection stays; empty for most.
-        self.announce = b""
-        # The whole response of a request that no handler shall see.
-        self.refusal: bytes | None = None
-        self._on_disconnect: Callable[[], None] | None = None
+    connection: HttpConnection
+    method: bytes
+    target: bytes
+    headers: list[tuple[bytes, bytes]]
+    host: bytes = b""
+    path: bytes = b""
+    query: bytes = b""
+    authorization: bytes = b""
+    content_type: bytes = b""
+    content_length: int | None = None
+    chunked: bool = False
+    expect: bytes = b""
+    http10: bool = False
+    keep_alive: bool = True
+    upgrade: bool = False
+    body: bytes = b""
+    received: int = 0
+    announce: bytes = b""
+    refusal: bytes | None = None
+    _on_disconnect: Callable[[], None] | None = None
 
     @property
     def peer(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import parse_qs
@@ -52,12 +52,25 @@ class ApiDoor(Protocol):
     def handle(self, request: Request, namespace: Namespace, segments: list[str], now: int) -> None: ...
 
 
+class Counters(Protocol):
+    """What the doors count of one entity."""
+
+    incoming_messages: int
+    outgoing_messages: int
+
+
+class Meter(Protocol):
+    def of(self, namespace: str, entity: str) -> Counters: ...
+
+
 class Route:
     """What a target means, and the grant that reached it."""
 
     __slots__ = (
         "body_max",
+        "counters",
         "entity",
+        "expires",
         "grant",
         "hub",
         "namespace",
@@ -79,6 +92,8 @@ class Route:
         self.partition: int | None = None
         self.body_max = 0
         self.timeout = DEFAULT_TIMEOUT
+        self.expires = 0
+        self.counters: Counters | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +116,14 @@ class RestDoor:
         management: ManagementDoor,
         api: ApiDoor,
         options: RestOptions,
-        meters: Mapping[str, object] | None = None,
+        meter: Meter,
     ) -> None:
         self._broker = broker
         self._clock = clock
         self._management = management
         self._api = api
         self._options = options
+        self._meter = meter
         self._routes: dict[tuple[bytes, bytes, bytes, bytes], Route] = {}
         self._admitted: tuple[Request, Route] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -220,11 +236,13 @@ class RestDoor:
         key = (request.method, request.target, request.host, request.authorization)
         now = self._clock.now()
         route = self._routes.get(key)
-        if route is not None and route.version == route.namespace.version and route.grant is not None:
-            if now < route.grant.expires:
-                return route
+        if route is not None and route.version == route.namespace.version and now < route.expires:
+            return route
         route = self._find(request, now)
-        if route.grant is not None and route.grant.scheme != "bearer":
+        assert route.grant is not None
+        route.counters = self._meter.of(route.namespace.name, self._series(route))
+        route.expires = route.grant.expires
+        if route.grant.scheme != "bearer":
             if len(self._routes) >= ROUTES_MAX:
                 self._routes.clear()
             self._routes[key] = route
@@ -266,6 +284,19 @@ class RestDoor:
         route.body_max = 2 * self._send.size_max(namespace, entity) or -1
         if (request.content_length or 0) > route.body_max >= 0:
             raise self._send.too_large(namespace, entity, request.content_length or 0)
+
+    def counters_of(self, request: Request) -> Counters:
+        """Where a request is counted, when it is answered; those of no entity count together."""
+        route = self._routes.get((request.method, request.target, request.host, request.authorization))
+        if route is not None and route.counters is not None:
+            return route.counters
+        return self._meter.of("", "")
+
+    def _series(self, route: Route) -> str:
+        """Only entities that exist get a series, or strangers could make any number of them."""
+        path = route.target.entity.removesuffix("/$deadletterqueue")
+        entity = route.namespace.entity(path)
+        return "" if entity is None else entity.path
 
     def missing(self, request: Request, namespace: Namespace, path: str, hub: bool = False) -> BrokerError:
         """What an absent entity answers: 404 on Event Hubs, 410 on Service Bus (conflict C13)."""

@@ -49,6 +49,8 @@ class Receive:
         def done(outcome: Outcome) -> None:
             request.on_disconnect = None
             if isinstance(outcome, Delivery):
+                if route.counters is not None:
+                    route.counters.outgoing_messages += 1
                 self._deliver(request, receiver, outcome, lock)
             elif outcome is None:
                 request.respond(204, (XML,))

@@ -7,6 +7,7 @@ everything else is one opaque message.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from xml.parsers import expat
@@ -56,7 +57,7 @@ class Send:
         else:
             messages = [self._single(request, route)]
         self._check(request, route, messages)
-        done = self._created_when_durable(request)
+        done = self._created_when_durable(request, route, len(messages))
         now = request.received
         if route.hub is not None:
             route.namespace.publish(route.hub, messages, route.partition, now, done)
@@ -97,11 +98,17 @@ class Send:
         if route.hub is None and len(messages) == 1 and total > limits.properties_bytes_max > 0:
             raise HttpError(403, "SubCode=40000. The properties of a message are limited to 64 KB in all.")
 
-    def _created_when_durable(self, request: Request):  # type: ignore[no-untyped-def]
+    def _created_when_durable(
+        self, request: Request, route: Route, count: int
+    ) -> Callable[[Exception | None], None]:
+        counters = route.counters
+
         def done(error: Exception | None) -> None:
             if error is not None:
                 self._door.fail(request, error)
                 return
+            if counters is not None:
+                counters.incoming_messages += count
             standing = self._door.standing(request)
             if standing is not self._standing:
                 self._standing = standing

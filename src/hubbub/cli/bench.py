@@ -1,0 +1,157 @@
+"""`hubbub bench`: how fast a server is, seen from a client.
+
+Closed loop: each connection sends its next request when the last is answered, so rates are what this many
+clients get, and latencies are not those of an overloaded server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import click
+
+from .client import Client, as_json, connection, fail, segment, show_table
+
+BATCH_TYPE = b"application/vnd.microsoft.servicebus.json"
+
+
+@click.command()
+@connection
+@click.option("--entity", default="events", show_default=True, help="Event hub or queue to load.")
+@click.option(
+    "--mode", type=click.Choice(["send", "batch", "lock", "latency"]), default="send", show_default=True
+)
+@click.option("--clients", default=16, show_default=True)
+@click.option("--size", default=256, show_default=True, help="Body bytes.")
+@click.option("--batch", default=100, show_default=True, help="Messages per request in mode batch.")
+@click.option("--duration", default=5.0, show_default=True, help="Seconds.")
+@as_json
+def bench(text: str, ca: str | None, plain: bool, **options: Any) -> None:
+    """Load a server and report rate and latency.
+
+    \b
+    send     single messages              batch    JSON batches
+    lock     send, peek-lock, complete    latency  event hub: from send to a waiting reader
+    """
+    client = Client(text, ca)
+    if client.target.secure:
+        fail("bench speaks plain HTTP; use a connection string with UseDevelopmentEmulator=true.", 2)
+    times, errors, seconds = asyncio.run(_run(client, options))
+    if not times:
+        fail(f"no request succeeded ({errors} failed)", 1)
+    result = _result(options, sorted(times), errors, seconds)
+    if plain:
+        click.echo(json.dumps(result))
+    else:
+        show_table("results", tuple(result), [tuple(result.values())])
+
+
+def _result(options: dict[str, Any], times: list[float], errors: int, seconds: float) -> dict[str, Any]:
+    each = options["batch"] if options["mode"] == "batch" else 1
+
+    def percentile(share: float) -> float:
+        return round(times[min(len(times) - 1, int(len(times) * share))] * 1000, 3)
+
+    rate = len(times) * each / seconds
+    return {
+        "mode": options["mode"],
+        "clients": options["clients"],
+        "messages_per_second": round(rate),
+        "megabytes_per_second": round(rate * options["size"] / 1e6, 2),
+        "p50_ms": percentile(0.5),
+        "p95_ms": percentile(0.95),
+        "p99_ms": percentile(0.99),
+        "max_ms": round(times[-1] * 1000, 3),
+        "errors": errors,
+    }
+
+
+async def _run(client: Client, options: dict[str, Any]) -> tuple[list[float], int, float]:
+    target = client.target
+    times: list[float] = []
+    errors = 0
+    began = time.perf_counter()
+    until = began + options["duration"]
+    work = {"send": _send, "batch": _send, "lock": _lock, "latency": _latency}[options["mode"]]
+
+    async def one() -> None:
+        nonlocal errors
+        reader, writer = await asyncio.open_connection(target.host, target.port)
+        link = _Link(reader, writer, target.host, client.token())
+        while time.perf_counter() < until:
+            start = time.perf_counter()
+            if await work(link, options):
+                times.append(time.perf_counter() - start)
+            else:
+                errors += 1
+                await asyncio.sleep(0.01)
+        writer.close()
+
+    count = 1 if options["mode"] == "latency" else options["clients"]
+    try:
+        await asyncio.gather(*(one() for _ in range(count)))
+    except OSError as error:
+        fail(f"{target.host}:{target.port}: {error.strerror or error}. Is a hubbub running there?", 7)
+    return times, errors, time.perf_counter() - began
+
+
+class _Link:
+    """One kept connection."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, token: str
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._head = f"Host: {host}\r\nAuthorization: {token}\r\n".encode()
+
+    async def request(
+        self, method: str, path: str, body: bytes = b"", kind: bytes = b"text/plain"
+    ) -> tuple[int, bytes, bytes]:
+        """Status, head and body."""
+        self._writer.write(
+            f"{method} {path} HTTP/1.1\r\n".encode()
+            + self._head
+            + b"Content-Type: %b\r\nContent-Length: %d\r\n\r\n" % (kind, len(body))
+            + body
+        )
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        at = head.lower().find(b"content-length:")
+        size = int(head[at + 15 : head.index(b"\r\n", at)]) if at >= 0 else 0
+        return int(head[9:12]), head, await self._reader.readexactly(size)
+
+
+async def _send(link: _Link, options: dict[str, Any]) -> bool:
+    body, kind = b"x" * options["size"], b"text/plain"
+    if options["mode"] == "batch":
+        element = '{"Body":"' + "x" * options["size"] + '"}'
+        body, kind = ("[" + ",".join([element] * options["batch"]) + "]").encode(), BATCH_TYPE
+    status, _, _ = await link.request("POST", f"/{options['entity']}/messages", body, kind)
+    return status == 201
+
+
+async def _lock(link: _Link, options: dict[str, Any]) -> bool:
+    """A message sent, locked and completed; any waiting message will do."""
+    entity = options["entity"]
+    await link.request("POST", f"/{entity}/messages", b"x" * options["size"])
+    status, head, _ = await link.request("POST", f"/{entity}/messages/head?timeout=5")
+    if status != 201:
+        return False
+    at = head.index(b"Location: ") + 10
+    location = head[at : head.index(b"\r\n", at)].decode()
+    path = "/" + location.split("://", 1)[1].partition("/")[2]
+    return (await link.request("DELETE", path))[0] == 200
+
+
+async def _latency(link: _Link, options: dict[str, Any]) -> bool:
+    """Until an event that was sent can be read: durable, answered and seen."""
+    hub = segment(options["entity"])
+    place = f"/_hubbub/api/v1/hubs/{hub}/partitions/0"
+    _, _, body = await link.request("GET", f"/_hubbub/api/v1/hubs/{hub}")
+    last = json.loads(body)["partitions"][0]["lastEnqueuedSequenceNumber"]
+    await link.request("POST", f"/{options['entity']}/partitions/0/messages", b"x" * options["size"])
+    status, _, body = await link.request("GET", f"{place}/events?from=seq:{last}&count=1&wait=5")
+    return status == 200 and len(json.loads(body)) == 1

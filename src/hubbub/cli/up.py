@@ -1,0 +1,137 @@
+"""`hubbub up`: flags, environment and file become one Config; then the server runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+import click
+
+from ..broker.entity import AnyEntity, EventHub, Queue, Subscription, Topic, subscription_path
+from ..broker.errors import BrokerError
+from ..config import Config, ConfigError, NamespaceConfig, environment, finished, load
+from .client import fail
+
+_ENVIRONMENT = {"auto_envvar_prefix": "HUBBUB"}
+
+
+@click.command(context_settings=_ENVIRONMENT)
+@click.option("--config", "file", type=click.Path(), help="hubbub.toml, or Config.json of an Azure emulator.")
+@click.option("--host", help="Address to listen on. [127.0.0.1]")
+@click.option("--port", type=int, help="HTTP port; 0 picks a free one. [5300]")
+@click.option("--https-port", type=int, help="HTTPS port when TLS is on; 0 picks a free one. [5343]")
+@click.option("--data", type=click.Path(), help="Folder for what must survive. [./.hubbub]")
+@click.option("--memory", is_flag=True, default=None, help="Keep nothing on disk.")
+@click.option("--hub", "hubs", multiple=True, metavar="NAME[:PARTITIONS]", help="Create an event hub.")
+@click.option("--queue", "queues", multiple=True, metavar="NAME", help="Create a queue.")
+@click.option("--topic", "topics", multiple=True, metavar="NAME[/SUBSCRIPTION]", help="Create a topic.")
+@click.option("--auth", type=click.Choice(["keys", "open"]), help="open: no tokens needed; loopback only.")
+@click.option(
+    "--allow-well-known-key", is_flag=True, default=None, help="Allow the emulators' key in public."
+)
+@click.option("--tls", type=click.Choice(["off", "auto", "files"]), help="auto: a local CA. [off]")
+@click.option("--tls-cert", type=click.Path(), help="Certificate chain (PEM); implies --tls files.")
+@click.option("--tls-key", type=click.Path(), help="Private key (PEM).")
+@click.option(
+    "--limits", "profile", type=click.Choice(["basic", "standard", "premium", "none"]), help="[standard]"
+)
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="[text]")
+@click.option("-q", "--quiet", is_flag=True, help="No access log.")
+@click.option("-v", "--verbose", count=True, help="Log refusals; twice: everything.")
+@click.option("--ready-file", type=click.Path(), help="Written as JSON once the server is ready.")
+def up(**flags: Any) -> None:
+    """Start the server in the foreground (also: hubbub serve).
+
+    \b
+    hubbub up                             a starter set of entities, data in ./.hubbub
+    hubbub up --memory --hub telemetry:8  one event hub, nothing on disk
+    hubbub up --config Config.json        what the official emulators would start
+    """
+    try:
+        config = _config(flags)
+    except ConfigError as error:
+        fail(str(error), 2)
+    _run(config, flags["verbose"])
+
+
+def _config(flags: dict[str, Any]) -> Config:
+    config = load(flags["file"]) if flags["file"] else Config()
+    names = {field.name for field in dataclasses.fields(Config)}
+    given = {name: value for name, value in flags.items() if name in names and value is not None}
+    if flags["quiet"]:
+        given["access_log"] = False
+    if given.get("tls_cert") or given.get("tls_key"):
+        given.setdefault("tls", "files")
+    config = dataclasses.replace(config, **given)
+    entities = _entities(flags)
+    if entities:
+        first, *rest = config.namespaces or (NamespaceConfig(),)
+        first = dataclasses.replace(first, entities=(*first.entities, *entities))
+        config = dataclasses.replace(config, namespaces=(first, *rest))
+    return finished(config, environment())
+
+
+def _entities(flags: dict[str, Any]) -> list[AnyEntity]:
+    found: dict[str, AnyEntity] = {}
+    for text in flags["hubs"]:
+        name, _, count = text.partition(":")
+        if count and not count.isdigit():
+            raise ConfigError(f"--hub {text}: '{count}' is not a number of partitions.")
+        found.setdefault(name.lower(), EventHub(path=name, partition_count=int(count or 4)))
+    for name in flags["queues"]:
+        found.setdefault(name.lower(), Queue(path=name))
+    for text in flags["topics"]:
+        topic, _, name = text.rpartition("/") if "/" in text else (text, "", "")
+        found.setdefault(topic.lower(), Topic(path=topic))
+        if name:
+            path = subscription_path(topic, name)
+            found.setdefault(path.lower(), Subscription(path=path, topic=topic, name=name))
+    try:
+        for entity in found.values():
+            entity.validate()
+    except BrokerError as error:
+        raise ConfigError(str(error)) from None
+    return list(found.values())
+
+
+def _run(config: Config, verbose: int) -> None:
+    import logging
+
+    from ..engine.log import EngineError
+    from ..server import Ready, run
+    from ..telemetry import set_up_logging
+
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    set_up_logging(config.log_format, level)
+
+    def announce(ready: Ready) -> None:
+        click.echo(_block(ready, config))
+
+    try:
+        code = run(config, announce)
+    except (EngineError, ConfigError, ValueError) as error:
+        fail(str(error), 1)
+    except OSError as error:
+        where = f"{config.host}:{config.port}"
+        fail(
+            f"{where} cannot be used: {error.strerror or error}. Another port: --port 0 picks a free one.", 1
+        )
+    raise SystemExit(code)
+
+
+def _block(ready: Any, config: Config) -> str:
+    lines = [f" hubbub {ready.version}  ready in {ready.seconds * 1000:.0f} ms"]
+    lines.append(f"   http      {ready.http}")
+    if ready.https:
+        lines.append(f"   https     {ready.https}")
+    lines.append(f"   connect   {ready.connection_string}")
+    for number, entity in enumerate(ready.entities[:12]):
+        lines.append(f"   {'entities' if number == 0 else '        '}  {entity}")
+    if len(ready.entities) > 12:
+        lines.append(f"             and {len(ready.entities) - 12} more")
+    lines.append(f"   data      {ready.data}")
+    if config.auth == "open":
+        lines.append("   auth      OPEN: everybody on this machine may do everything")
+    lines.append(f" Ctrl-C stops it (pid {os.getpid()})")
+    return "\n".join(lines)
