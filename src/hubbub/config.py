@@ -240,10 +240,12 @@ class _Reader:
         if "jwt" in table:
             values["jwt"] = self._jwt(table["jwt"])
         tables = table.get("namespace", [])
-        own = {name: table[name] for name in ("keys", "queue", "topic", "hub", "issuer") if name in table}
+        own: dict[str, Any] = {
+            name: table[name] for name in ("keys", "queue", "topic", "hub", "issuer") if name in table
+        }
         namespaces = [self._namespace(item, f"namespace[{n}]") for n, item in enumerate(tables)]
         if own:
-            namespaces.insert(0, self._namespace({"name": "hubbub", **own}, "top level"))
+            namespaces.insert(0, self._namespace(dict(own, name="hubbub"), "top level"))
         values["namespaces"] = tuple(namespaces)
         return Config(**values)
 

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
@@ -167,8 +168,8 @@ class Server:
                 name for ns in config.namespaces for name in (f"{ns.name}.servicebus.windows.net", *ns.hosts)
             ]
             folder = os.path.join(config.data, "tls")
-            cert, key = map(str, tls.ensure_certificate(folder, [config.host, *names]))
-        context = tls.server_context(cert, key)
+            cert, key = map(str, tls.ensure_certificate(Path(folder), [config.host, *names]))
+        context = tls.server_context(Path(cert), Path(key))
         port = 5343 if config.https_port is None else config.https_port
         secure = await loop.create_server(
             self.http.protocol(True), config.host, port, ssl=context, backlog=LISTEN_BACKLOG

@@ -125,7 +125,7 @@ class Meter:
             topics = namespace.entities(Topic)
             receivers = namespace.entities(Queue) + [
                 s for topic in topics for s in namespace.entities(Subscription, topic.path)
-            ]  # type: ignore[operator]
+            ]
             for entity in receivers[:ENTITIES_MAX]:
                 counts = namespace.counts(entity.path)
                 values = {

@@ -30,7 +30,10 @@ NAME_TEXT = (
 
 _SEGMENT = re.compile(r"[A-Za-z0-9$](?:[\w.\-~]*[A-Za-z0-9_])?", re.ASCII)
 _RESERVED = frozenset(
-    ["messages", "partitions", "publishers", "publisher", "subscriptions", "consumergroups", "rules", "revokedpublishers", "$resources", "$namespaceinfo", "$cbs", "$management", "$deadletterqueue"]
+    (
+        *("messages", "partitions", "publishers", "publisher", "subscriptions", "consumergroups", "rules"),
+        *("revokedpublishers", "$resources", "$namespaceinfo", "$cbs", "$management", "$deadletterqueue"),
+    )
 )
 
 

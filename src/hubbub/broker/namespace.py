@@ -117,7 +117,7 @@ class Namespace:
         """All entities of a kind (below a parent, if it has one), sorted by path."""
         above = parent.lower()
         found = [e for e in self._entities.values() if type(e) is kind and e.parent.lower() == above]
-        return sorted(found, key=lambda e: e.key)  # type: ignore[return-value, arg-type]
+        return sorted(found, key=lambda e: e.key)
 
     async def create(self, entity: AnyEntity) -> AnyEntity:
         """Raises AlreadyExists, Invalid, NotFound (its parent), QuotaExceeded, Busy."""
@@ -352,7 +352,7 @@ class Namespace:
                 found.append(entity)
                 sequence = record.sequence
             sequence = log.next_alive(sequence + 1)
-        order = {Queue: 0, EventHub: 0, Topic: 0, Subscription: 1, ConsumerGroup: 1}
+        order: dict[type, int] = {Queue: 0, EventHub: 0, Topic: 0, Subscription: 1, ConsumerGroup: 1}
         for entity in sorted(found, key=lambda e: order.get(type(e), 2)):
             self._install(entity)
             self._moment = max(self._moment, entity.updated)
@@ -477,13 +477,17 @@ class Namespace:
 
     def _companions(self, entity: AnyEntity) -> list[AnyEntity]:
         """What is born with an entity."""
-        times = {"created": entity.created, "updated": entity.updated}
+        created, updated = entity.created, entity.updated
         if isinstance(entity, Subscription):
             path = rule_path(entity.path, "$Default")
-            return [Rule(path=path, subscription=entity.path, name="$Default", **times)]
+            return [
+                Rule(path=path, subscription=entity.path, name="$Default", created=created, updated=updated)
+            ]
         if isinstance(entity, EventHub):
             path = consumer_group_path(entity.path, "$Default")
-            return [ConsumerGroup(path=path, hub=entity.path, name="$Default", **times)]
+            return [
+                ConsumerGroup(path=path, hub=entity.path, name="$Default", created=created, updated=updated)
+            ]
         return []
 
     # Checks.

@@ -103,7 +103,7 @@ class Client:
         self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> http.client.HTTPResponse:
         """The response, unread. Ends the program if the server cannot be reached."""
-        for attempt in (1, 2):
+        while True:
             connection = self.open()
             reused = connection.sock is not None
             try:
@@ -112,11 +112,10 @@ class Client:
             except (http.client.BadStatusLine, BrokenPipeError, ConnectionResetError):
                 # A kept connection may have been closed meanwhile; a fresh one has no such excuse.
                 self._connection = None
-                if not reused or attempt == 2:
-                    break
+                if not reused:
+                    self._unreachable(None)
             except OSError as error:
                 self._unreachable(error)
-        self._unreachable(None)
 
     def call(
         self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None

@@ -44,9 +44,8 @@ def doctor(data: str, port: int, file: str | None, plain: bool) -> None:
         click.echo(json.dumps([finding._asdict() for finding in found], indent=2))
     colors = {"OK": "green", "WARN": "yellow", "FIX": "red"}
     for finding in () if plain else found:
-        click.echo(
-            f"{click.style(f'{finding.level:<5}', fg=colors[finding.level])}{finding.check:<10} {finding.text}"
-        )
+        level = click.style(f"{finding.level:<5}", fg=colors[finding.level])
+        click.echo(f"{level}{finding.check:<10} {finding.text}")
     raise SystemExit(any(finding.level == "FIX" for finding in found))
 
 

@@ -248,7 +248,7 @@ class FileEngine:
         for log, payload, count in puts:
             sequence = log.next
             log.next = sequence + count  # type: ignore[misc]
-            tail = fmt.tail_of(fmt.PUT, 0, 0, log.id, sequence, now, count)
+            tail = fmt.tail_of(fmt.PUT, 0, 0, log.id, sequence, now, count)  # type: ignore[attr-defined]
             entries.append((log, sequence, count, tail, payload))  # type: ignore[arg-type]
             size += len(payload) + 36
         if dead:

@@ -48,7 +48,7 @@ class Record(NamedTuple):
     """What a log returns: `count` sequences from `sequence` on, appended at `time` (ms since 1970)."""
 
     sequence: int
-    count: int
+    count: int  # type: ignore[assignment]
     time: int
     payload: bytes
 
@@ -108,7 +108,7 @@ class Put(NamedTuple):
 
     log: Log
     payload: bytes
-    count: int = 1
+    count: int = 1  # type: ignore[assignment]
 
 
 class Engine(Protocol):

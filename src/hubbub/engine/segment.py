@@ -63,7 +63,7 @@ class Entry(NamedTuple):
     log: int
     sequence: int
     time: int
-    count: int
+    count: int  # type: ignore[assignment]
     offset: int
     size: int
     payload: memoryview

@@ -25,6 +25,7 @@ import msgspec
 from ...broker.access import Action, Right, Unauthorized
 from ...broker.entity import AnyEntity, EventHub, Queue, Subscription, Topic, subscription_path
 from ...broker.errors import BrokerError, Invalid, NotFound
+from ...broker.hub import void
 from ...broker.namespace import Namespace
 from ...broker.node import Broker
 from ...broker.partitions import Start, partition_number
@@ -252,7 +253,7 @@ class _Reader:
     def stream(self, request: Request) -> None:
         out = request.start_stream(200, ((b"Content-Type", b"application/jsonl; charset=utf-8"),))
         self._task = asyncio.ensure_future(self._pump(request, out))
-        request.on_disconnect = self._task.cancel
+        request.on_disconnect = lambda: void(self._task.cancel())
 
     async def _pump(self, request: Request, out: ResponseStream) -> None:
         """At the client's pace: nothing is read while the client does not take what it has."""

@@ -23,6 +23,7 @@ from ...broker.namespace import NO_ENTITY, Namespace
 from ...broker.node import Broker
 from ...broker.partitions import partition_number
 from ...clock import Clock
+from ...telemetry import Counters, Meter
 from ..http.limits import Refusal
 from ..http.request import Request
 from ..http.response import whole_response
@@ -50,17 +51,6 @@ class ManagementDoor(Protocol):
 
 class ApiDoor(Protocol):
     def handle(self, request: Request, namespace: Namespace, segments: list[str], now: int) -> None: ...
-
-
-class Counters(Protocol):
-    """What the doors count of one entity."""
-
-    incoming_messages: int
-    outgoing_messages: int
-
-
-class Meter(Protocol):
-    def of(self, namespace: str, entity: str) -> Counters: ...
 
 
 class Route:

@@ -29,7 +29,7 @@ from .errors import XML, HttpError
 Response = tuple[int, tuple[tuple[bytes, bytes], ...], bytes]
 PAGE_MAX = 100
 TICKS_1970 = 621_355_968_000_000_000
-_TOP = {"queues": Queue, "topics": Topic, "eventhubs": EventHub}
+_TOP: dict[str, type[AnyEntity]] = {"queues": Queue, "topics": Topic, "eventhubs": EventHub}
 _BELOW: dict[str, tuple[type, str]] = {
     "subscriptions": (Subscription, "Subscriptions"),
     "rules": (Rule, "Rules"),
@@ -130,7 +130,7 @@ class Management:
         if parent is None:
             raise NotFound(f"Entity '{place.parent}' was not found.")
         title = next(title for kind, title in _BELOW.values() if kind is place.kind)
-        found = namespace.entities(place.kind, place.parent)
+        found: list[AnyEntity] = namespace.entities(place.kind, place.parent)
         return self._page(request, namespace, found, title, now)
 
     def _enumerate(self, request: Request, namespace: Namespace, name: str, now: int) -> Response:
