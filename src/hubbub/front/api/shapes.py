@@ -216,8 +216,10 @@ def _content(message: Message) -> dict[str, Any]:
 
 def _json(value: Any) -> Any:
     """An AMQP value as JSON: exact where JSON has the type, as text where it has not."""
-    if value is None or isinstance(value, (bool, str)):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, str):
+        return str(value)
     if isinstance(value, Timestamp):
         return iso(int(value))
     if isinstance(value, int):
