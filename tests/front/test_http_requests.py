@@ -330,6 +330,15 @@ def test_a_client_that_does_not_wait_is_not_told():
     assert [a.status for a in peer.answers] == [201]
 
 
+def test_a_client_that_has_begun_its_body_is_not_told():
+    peer = Peer()
+    request = post(b"abc", lines=EXPECT)
+    peer.send(request[:-2])
+    assert peer.transport.output == b""
+    peer.send(request[-2:])
+    assert [a.status for a in peer.answers] == [201]
+
+
 def test_a_client_without_a_body_is_not_told():
     peer = Peer()
     peer.send(post(b"", lines=EXPECT))

@@ -106,7 +106,7 @@ def _boolean_text(value: bool) -> str:
 
 
 class Row(NamedTuple):
-    """An element and the field it stands for. An empty text or a zero in `omitted` is not written."""
+    """An element and the field it stands for. The value `omitted` is not written."""
 
     name: str
     field: str
@@ -349,7 +349,9 @@ def _written(namespace: Namespace, entity: AnyEntity, row: Row | Part | Fixed) -
     if isinstance(row, Fixed):
         return tag(row.name, row.text)
     value = getattr(entity, row.field)
-    return "" if value == row.omitted and type(value) is type(row.omitted) else tag(row.name, row.write(value))
+    return (
+        "" if value == row.omitted and type(value) is type(row.omitted) else tag(row.name, row.write(value))
+    )
 
 
 # Reading.
@@ -443,7 +445,9 @@ def _check_rest(kind: type, element: Element, name: str) -> None:
     elif kind is RevokedPublisher:
         _check_name(element, name)
         if len(name) > PUBLISHER_CHARS_MAX or not name.isprintable():
-            raise Invalid(f"SubCode=40000. A publisher is at most {PUBLISHER_CHARS_MAX} printable characters.")
+            raise Invalid(
+                f"SubCode=40000. A publisher is at most {PUBLISHER_CHARS_MAX} printable characters."
+            )
 
 
 def _check_rule(element: Element, name: str) -> None:
