@@ -21,7 +21,8 @@ def wrapped(content: str, *, atom_prefix: str = "") -> bytes:
     """An Atom entry around a description, with or without a prefix for Atom's own elements."""
     p = f"{atom_prefix}:" if atom_prefix else ""
     bound = f"xmlns:{atom_prefix}" if atom_prefix else "xmlns"
-    return f'<{p}entry {bound}="{ATOM}"><{p}content type="application/xml">{content}</{p}content></{p}entry>'.encode()
+    inside = f'<{p}content type="application/xml">{content}</{p}content>'
+    return f'<{p}entry {bound}="{ATOM}">{inside}</{p}entry>'.encode()
 
 
 def queue_xml(inner: str) -> bytes:
@@ -49,7 +50,8 @@ class TestReading:
             b'<?xml version="1.0" encoding="utf-8"?>' + queue_xml("<LockDuration>PT30S</LockDuration>"),
             queue_xml("<LockDuration>PT30S</LockDuration>").decode().encode("utf-16"),
             wrapped(
-                f'<q:QueueDescription xmlns:q="{SB}"><q:LockDuration>PT30S</q:LockDuration></q:QueueDescription>',
+                f'<q:QueueDescription xmlns:q="{SB}"><q:LockDuration>PT30S</q:LockDuration>'
+                "</q:QueueDescription>",
                 atom_prefix="ns0",
             ),
             wrapped(

@@ -379,7 +379,7 @@ def read(
     """
     values = dict(given)
     if old is not None:
-        kept = kind.__struct_fields__ if kind is EventHub else IDENTITY  # type: ignore[attr-defined]
+        kept = kind.__struct_fields__ if kind is EventHub else IDENTITY
         values = {field: getattr(old, field) for field in kept if hasattr(old, field)}
     for row in TABLES[kind][1]:
         child = element.child(row.name)
