@@ -123,8 +123,7 @@ class Namespace:
         """Raises AlreadyExists, Invalid, NotFound (its parent), QuotaExceeded, Busy."""
         if entity.key in self._entities:
             raise AlreadyExists(self._exists_text(entity))
-        if entity.key in self._changing:
-            raise Conflict("SubCode=40901. Another conflicting operation is in progress.")
+        self._check_idle([entity.key])
         self._check(entity)
         stamp = self._stamp()
         entity = msgspec.structs.replace(entity, created=stamp, updated=stamp)
@@ -136,6 +135,7 @@ class Namespace:
         old = self._entities.get(entity.key)
         if old is None or type(old) is not type(entity):
             raise NotFound(f"Entity '{entity.path}' was not found.")
+        self._check_idle([entity.key])
         check_unchanged(old, entity)
         entity.validate()
         self._check_limits(entity)
@@ -151,6 +151,7 @@ class Namespace:
         if key not in self._entities:
             raise NotFound("No service is hosted at the specified address.")
         keys = [k for k in self._entities if k == key or self._is_below(k, key)]
+        self._check_idle(keys)
         self._changing.update(keys)
         try:
             logs = [log for k in keys for log in self._logs_of(k)]
@@ -166,6 +167,11 @@ class Namespace:
         """An entity or a key is not what it was."""
         self.version += 1
         self.gate.forget()
+
+    def _check_idle(self, keys: list[str]) -> None:
+        """Two changes of one entity at a time would leave two definitions of it behind."""
+        if not self._changing.isdisjoint(keys):
+            raise Conflict("SubCode=40901. Another conflicting operation is in progress.")
 
     def _is_below(self, key: str, above: str) -> bool:
         entity: AnyEntity | None = self._entities.get(key)
@@ -417,6 +423,8 @@ class Namespace:
             self.topics[key] = Fanout(logs[0], self._engine)
         elif isinstance(entity, (Queue, Subscription)) and new:
             self._install_receiver(entity, logs)
+        elif isinstance(entity, Rule):
+            self._fanout_of(entity).rules[entity.parent.lower()] += new
         if isinstance(entity, (Queue, Topic)) and entity.requires_duplicate_detection and new:
             self.histories[key] = History(logs[-1])
             self.histories[key].load(self._clock.now() - entity.duplicate_window)
@@ -447,11 +455,19 @@ class Namespace:
         for name in (key, key + DEAD_LETTERS):
             if name in self.receivers:
                 self.receivers.pop(name).stop()
+        if isinstance(entity, Rule) and entity.parent.lower() in self._entities:
+            self._fanout_of(entity).rules[entity.parent.lower()] -= 1
         if isinstance(entity, Subscription) and entity.topic.lower() in self.topics:
-            self.topics[entity.topic.lower()].subscriptions.pop(key, None)
+            fanout = self.topics[entity.topic.lower()]
+            fanout.subscriptions.pop(key, None)
+            fanout.rules.pop(key, None)
         self.hubs.pop(key, None)
         self.topics.pop(key, None)
         self.histories.pop(key, None)
+
+    def _fanout_of(self, rule: Rule) -> Fanout:
+        subscription = self._entities[rule.parent.lower()]
+        return self.topics[subscription.parent.lower()]
 
     def _terms(self, key: str) -> Terms:
         entity = self._entities[key]

@@ -5,6 +5,7 @@ The topic's own log holds no messages; it only counts, so that sequence numbers 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -15,12 +16,14 @@ from .receiver import History, Receiver, busy
 
 
 class Fanout:
-    __slots__ = ("_engine", "log", "subscriptions")
+    __slots__ = ("_engine", "log", "rules", "subscriptions")
 
     def __init__(self, log: Log, engine: Engine) -> None:
         self.log = log
         self._engine = engine
         self.subscriptions: dict[str, Receiver] = {}
+        self.rules: Counter[str] = Counter()
+        """Rules per subscription. Each matches everything yet; without any, nothing is delivered."""
 
     def send(
         self,
@@ -36,7 +39,9 @@ class Fanout:
         first = log.next
         puts = [Put(log, b"", len(messages))]
         noted: list[tuple[Receiver, list[int]]] = []
-        for receiver in self.subscriptions.values():
+        for key, receiver in self.subscriptions.items():
+            if not self.rules[key]:
+                continue
             notes: list[int] = []
             for nth, message in enumerate(messages):
                 copy = msgspec.structs.replace(message, enqueued_sequence=first + nth)
