@@ -30,6 +30,7 @@ from pathlib import Path
 from hubbub.broker.access import sas_token
 
 PARTITIONS = 4
+ROUND = 10
 BATCH = "application/vnd.microsoft.servicebus.json"
 TOKEN = sas_token("sb://localhost/", "RootManageSharedAccessKey", "SAS_KEY_VALUE", 4102444800)
 SUBSCRIPTION = "topic/subscriptions/subscription"
@@ -239,17 +240,33 @@ def cycle(history: History, folder: Path, number: int, chance: random.Random) ->
 
 
 def run(cycles: int, seed: int, show: bool = False) -> History:
-    """All cycles and a last check. `history.problems` says what went wrong."""
+    """All cycles, in rounds that each begin with an empty folder, since every check reads everything.
+
+    Returns the sums over the rounds; `problems` says what went wrong.
+    """
     chance = random.Random(seed)
+    total = History()
+    for first in range(0, cycles, ROUND):
+        history = _round(min(ROUND, cycles - first), chance)
+        total.problems += history.problems
+        for sums, parts in ((total.acknowledged, history.acknowledged), (total.completed, history.completed)):
+            for name, bodies in parts.items():
+                sums[name] = [*sums.get(name, ()), *bodies]  # type: ignore[assignment]
+        if show:
+            done = min(first + ROUND, cycles)
+            sent = sum(map(len, total.acknowledged.values()))
+            print(f"{done}/{cycles}: {sent} acknowledged, {len(total.problems)} problems", flush=True)
+        if total.problems:
+            break
+    return total
+
+
+def _round(cycles: int, chance: random.Random) -> History:
     history = History()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for number in range(cycles):
             cycle(history, folder, number, chance)
-            if show and (number + 1) % 10 == 0:
-                total = sum(map(len, history.acknowledged.values()))
-                done = sum(map(len, history.completed.values()))
-                print(f"{number + 1}/{cycles}: {total} acknowledged, {done} completed", flush=True)
             if history.problems:
                 break
         server = Server(folder, cycles)

@@ -47,8 +47,11 @@ class Cleaner:
         self._looked += 1
         if self._looked % FLUSHES_BETWEEN_LOOKS:
             return
-        segment = self._choose()
-        if segment is not None:
+        self._next()
+
+    def _next(self) -> None:
+        segment = None if self._stopped else self._choose()
+        if segment is not None and self._current is None:
             self._current = segment
             asyncio.get_running_loop().call_soon(self._begin, segment)
 
@@ -135,7 +138,7 @@ class Cleaner:
         if segment.live <= 0:
             self._remove(segment)
         else:
-            self._rest()
+            self._rest()  # Something in it was on its way to die; the next look finds it dead.
 
     def _remove(self, segment: Segment) -> None:
         engine = self._engine
@@ -143,9 +146,12 @@ class Cleaner:
         os.close(segment.descriptor)
         try:
             os.unlink(segment.path)
+            # Before anything it buried may be forgotten: the two must not come back in the wrong order.
+            engine.disk.flush_folder(engine.path)
         except OSError:
             pass  # Found again at the next start, with nothing alive in it.
         self._rest()
+        self._next()
 
     def _rest(self) -> None:
         self._current = None

@@ -68,16 +68,15 @@ def _replay(engine: FileEngine, path: str, last: bool) -> Recovery:
     size = os.fstat(descriptor).st_size
     if size < fmt.HEADER.size:
         raise Corrupt(f"{path}: offset 0: the segment header is cut short")
-    with mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as data:
-        number, salt = fmt.decode_header(data, path)
-        segment = Segment(number, path, descriptor, salt, size)
-        engine.segments[number] = segment
-        for group in fmt.groups(data, path, salt, last):
-            for entry in group:
-                _apply(engine, segment, entry)
-            segment.end = group[-1].offset + group[-1].size
-            del group, entry
-        torn = len(bytes(data[segment.end : min(size, segment.end + (1 << 24))]).rstrip(b"\0")) if last else 0
+    data = memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ))
+    number, salt = fmt.decode_header(data, path)
+    segment = Segment(number, path, descriptor, salt, size)
+    engine.segments[number] = segment
+    for group in fmt.groups(data, path, salt, last):
+        for entry in group:
+            _apply(engine, segment, entry)
+        segment.end = group[-1].offset + group[-1].size
+    torn = len(bytes(data[segment.end : min(size, segment.end + (1 << 24))]).rstrip(b"\0")) if last else 0
     for log in engine.by_id.values():
         log.next = log.durable
     if last:
@@ -120,9 +119,11 @@ def _apply(engine: FileEngine, segment: Segment, entry: fmt.Entry) -> None:
 
 
 def _place(log, segment: Segment, entry: fmt.Entry) -> None:  # type: ignore[no-untyped-def]
-    for sequence in range(entry.sequence, entry.sequence + entry.count):
-        if log.alive(sequence):
-            log.bury(sequence)
+    if any(log.alive(s) for s in range(entry.sequence, entry.sequence + entry.count)):
+        # A copy that cleaning made; what it was made from still stands in a segment that was to go.
+        log.move(entry.sequence, entry.count, segment.number << 32 | entry.offset, entry.size)
+        segment.live += entry.size
+        return
     log.place(entry.sequence, entry.count, segment.number << 32 | entry.offset, entry.size)
     segment.live += entry.size
     if entry.sequence < log.first:
