@@ -56,7 +56,9 @@ def test_layers(path):
         assert doors <= {path.relative_to(SRC).parts[1], "http"}
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if p.relative_to(SRC).parts[0] in ("wire", "broker")], ids=name_of)
+@pytest.mark.parametrize(
+    "path", [p for p in MODULES if p.relative_to(SRC).parts[0] in ("wire", "broker")], ids=name_of
+)
 def test_purity(path):
     if name_of(path) not in WAIST:
         assert not {name.split(".")[0] for name in imports(path)} & IMPURE

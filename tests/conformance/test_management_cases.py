@@ -148,7 +148,9 @@ def admin(tmp_path_factory):
     world = World(contoso(tls="auto", https_port=0, data=str(folder)))
     port = world.ready.https.rpartition(":")[2]
     string = f"Endpoint=sb://localhost:{port};SharedAccessKeyName={ROOT};SharedAccessKey={KEY}"
-    authority = next(path for path in (folder / "tls").rglob("*.pem") if "ca" in path.name and "key" not in path.name)
+    authority = next(
+        path for path in (folder / "tls").rglob("*.pem") if "ca" in path.name and "key" not in path.name
+    )
     client = ServiceBusAdministrationClient.from_connection_string(
         string, connection_verify=str(authority), retry_total=0
     )

@@ -9,8 +9,6 @@ from email.utils import parsedate
 import jwt as pyjwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
-from hubbub.broker.access import sas_token
-from hubbub.config import JwtConfig
 from world import (
     AX,
     BJ,
@@ -31,6 +29,9 @@ from world import (
     World,
     contoso,
 )
+
+from hubbub.broker.access import sas_token
+from hubbub.config import JwtConfig
 
 BODY = '{ "DeviceId":"dev-01", "Temperature":"37.0" }'
 SEND = "/hub1/messages?timeout=60&api-version=2014-01"
@@ -103,7 +104,9 @@ def test_case_08_absolute_form(world):
 def test_case_09_expect_continue(world):
     head = f"POST {SEND} HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: {HOST_ONLY}\r\nExpect: 100-continue\r\n"
     answer = world.raw(f"{head}Content-Length: 2\r\n\r\nhi".encode())
-    assert answer.startswith(b"HTTP/1.1 201") or answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201")
+    assert answer.startswith(b"HTTP/1.1 201") or answer.startswith(
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201"
+    )
     import socket
 
     with socket.create_connection(("127.0.0.1", world.port), timeout=5) as plug:
@@ -330,7 +333,9 @@ def test_case_41_either_hex_case(world, auth):
 
 def test_case_42_field_order(world):
     fields = dict(pair.split("=", 1) for pair in LOWER.split(" ", 1)[1].split("&"))
-    auth = "SharedAccessSignature " + "&".join(f"{name}={fields[name]}" for name in ("sig", "se", "skn", "sr"))
+    auth = "SharedAccessSignature " + "&".join(
+        f"{name}={fields[name]}" for name in ("sig", "se", "skn", "sr")
+    )
     assert world.call("POST", SEND, auth, BODY).status == 201
 
 
@@ -368,7 +373,11 @@ def entra(tmp_path_factory):
     world = World(contoso(jwt=JwtConfig(str(path), principals=(("app-1", ("Send",)),))))
 
     def bearer(**claims):
-        payload = {"oid": "app-1", "aud": "https://eventhubs.azure.net/", "exp": int(time.time()) + 600} | claims
+        payload = {
+            "oid": "app-1",
+            "aud": "https://eventhubs.azure.net/",
+            "exp": int(time.time()) + 600,
+        } | claims
         return "Bearer " + pyjwt.encode(payload, key, algorithm="RS256", headers={"kid": "k1"})
 
     yield world, bearer
@@ -563,7 +572,12 @@ def test_case_64_missing_queue_on_service_bus(status):
 
     config = contoso(missing_status=status)
     keys = config.namespaces[0].keys
-    bus = World(contoso(missing_status=status, namespaces=(NamespaceConfig("contoso", (), keys, entities=(Queue(path="q"),)),)))
+    bus = World(
+        contoso(
+            missing_status=status,
+            namespaces=(NamespaceConfig("contoso", (), keys, entities=(Queue(path="q"),)),),
+        )
+    )
     try:
         assert bus.call("POST", "/nosuch/messages", body="x").status == status
         assert bus.call("POST", "/nosuch/messages/head?timeout=0").status == status

@@ -29,7 +29,9 @@ SIGNED = (
 )
 SWT = SIGNED + "&HMACSHA256=" + quote("aOOzpPX9oZMW7K/vlb6GOnym9j+ZfYrzGnuJZJxSjXo=", safe="")
 WRAP = f'WRAP access_token="{SWT}"'
-ENTRY = "<entry xmlns='http://www.w3.org/2005/Atom'><content type='application/xml'><d>hi</d></content></entry>"
+ENTRY = (
+    "<entry xmlns='http://www.w3.org/2005/Atom'><content type='application/xml'><d>hi</d></content></entry>"
+)
 
 
 def vector(sr: str, sig: str, **fields: str) -> str:

@@ -42,7 +42,9 @@ class Server:
     def __init__(self, folder: Path, number: int) -> None:
         ready = folder / f"ready-{number}.json"
         arguments = ["up", "--port", "0", "--data", str(folder / "data"), "--ready-file", str(ready), "-q"]
-        self.process = subprocess.Popen([sys.executable, "-m", "hubbub", *arguments], stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "hubbub", *arguments], stdout=subprocess.DEVNULL
+        )
         for _ in range(1000):
             if ready.exists():
                 break
@@ -284,7 +286,9 @@ def main() -> int:
     history = run(options.cycles, options.seed, show=True)
     total = sum(map(len, history.acknowledged.values()))
     done = sum(map(len, history.completed.values()))
-    print(f"{options.cycles} cycles: {total} acknowledged, {done} completed, {len(history.problems)} problems")
+    print(
+        f"{options.cycles} cycles: {total} acknowledged, {done} completed, {len(history.problems)} problems"
+    )
     for problem in history.problems[:20]:
         print("  " + problem)
     return bool(history.problems)

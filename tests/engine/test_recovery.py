@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from hubbub.engine import segment as fmt
 from hubbub.engine.cleaning import Cleaner
 from hubbub.engine.disk import Disk
@@ -203,7 +204,9 @@ def test_a_sequence_never_goes_back(tmp_path):
         for n in range(500):
             sequence = log.next
             await commit(engine, [Put(log, b"x" * 100)])
-            await commit(engine, [Put(other, b"y")], dead=[(log, sequence), (other, n - 1)] if n else [(log, 0)])
+            await commit(
+                engine, [Put(other, b"y")], dead=[(log, sequence), (other, n - 1)] if n else [(log, 0)]
+            )
         await asyncio.sleep(0.05)
         return log.next
 

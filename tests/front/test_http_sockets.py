@@ -86,7 +86,7 @@ def echo(request):
 
 async def until(condition: Callable[[], object]) -> None:
     """Lets the loop run until a condition holds that no event tells of."""
-    while not condition():  # noqa: ASYNC110
+    while not condition():
         await asyncio.sleep(0)
 
 

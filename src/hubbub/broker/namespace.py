@@ -45,7 +45,7 @@ from .ledger import Counts
 from .limits import Limits
 from .message import Message
 from .partitions import Start, partition_number
-from .receiver import Delivery, History, Receiver, Terms, busy
+from .receiver import Delivery, History, Receiver, Terms, busy, forget, remember
 from .topic import Fanout
 
 E = TypeVar("E", bound=Entity)
@@ -580,19 +580,6 @@ def check_unchanged(old: AnyEntity, new: AnyEntity) -> None:
                 f"SubCode=40000. The value for the '{text}' property of an existing Queue(or Topic) cannot be"
                 " changed."
             )
-
-
-def remember(history: History | None, messages: Sequence[Message], now: int, puts: list[Put]) -> None:
-    if history is not None:
-        for message in messages:
-            history.add(message.message_id or "", now)
-            puts.append(Put(history.log, (message.message_id or "").encode()))
-
-
-def forget(history: History | None, messages: Sequence[Message]) -> None:
-    if history is not None:
-        for message in messages:
-            history.remove(message.message_id or "")
 
 
 def _token() -> bytes:

@@ -10,7 +10,7 @@ Callbacks, not coroutines: this is the hot path of every receive.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..clock import Clock, Timer
@@ -118,6 +118,21 @@ class History:
 
     def remove(self, message_id: str) -> None:
         self._seen.pop(message_id, None)
+
+
+def remember(history: History | None, messages: Sequence[Message], now: int, puts: list[Put]) -> None:
+    """The ids of messages on their way to the disk count at once, or two in one flush would both pass."""
+    if history is not None:
+        for message in messages:
+            history.add(message.message_id or "", now)
+            puts.append(Put(history.log, (message.message_id or "").encode()))
+
+
+def forget(history: History | None, messages: Sequence[Message]) -> None:
+    """They did not get there."""
+    if history is not None:
+        for message in messages:
+            history.remove(message.message_id or "")
 
 
 class Receiver:

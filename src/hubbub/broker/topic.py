@@ -12,7 +12,7 @@ import msgspec
 
 from ..engine.log import Engine, EngineError, Log, Put
 from .message import Message
-from .receiver import History, Receiver, busy
+from .receiver import History, Receiver, busy, forget, remember
 
 
 class Fanout:
@@ -33,8 +33,6 @@ class Fanout:
         done: Callable[[Exception | None], object],
     ) -> None:
         """Atomic over all messages and subscriptions. `done` as in Namespace.send."""
-        from .namespace import forget, remember
-
         log = self.log
         first = log.next
         puts = [Put(log, b"", len(messages))]
