@@ -127,7 +127,7 @@ class Ledger:
         entry.deliveries, entry.expires, entry.note = note.deliveries, note.expires, at
         entry.until = note.until
         self._become(entry, note.state, note.token)
-        if note.expires:
+        if note.expires and note.state != AVAILABLE:
             self._remind(note.expires, note.sequence)
         return entry
 

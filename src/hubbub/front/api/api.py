@@ -24,7 +24,7 @@ import msgspec
 
 from ...broker.access import Action, Right, Unauthorized
 from ...broker.entity import AnyEntity, EventHub, Queue, Subscription, Topic, subscription_path
-from ...broker.errors import BrokerError, Invalid, NotFound
+from ...broker.errors import AlreadyExists, BrokerError, Invalid, NotFound
 from ...broker.hub import void
 from ...broker.namespace import Namespace
 from ...broker.node import Broker
@@ -161,6 +161,8 @@ class Api:
     async def _put(
         self, request: Request, namespace: Namespace, kind: str, path: str, old: AnyEntity | None
     ) -> None:
+        if old is not None and type(old) is not KINDS[kind]:
+            raise AlreadyExists(f"'{old.path}' is there already, as a {old.noun.lower()}.")
         try:
             body = msgspec.json.decode(request.body or b"{}")
         except msgspec.DecodeError as error:
