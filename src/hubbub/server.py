@@ -106,9 +106,6 @@ class Server:
         if self._keys_task is not None:
             self._keys_task.cancel()
         self.broker.stop()
-        for namespace in self.namespaces:
-            for receiver in namespace.receivers.values():
-                receiver.stop()
         await self.http.drain(int(self.config.drain_seconds * 1000))
         await self.engine.close()
         if self.access is not None:

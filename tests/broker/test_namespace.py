@@ -347,6 +347,7 @@ def test_everything_survives_a_restart(tmp_path):
         await w.settle("q", "dead_letter", dead, "why", "because")
         await w.settle("q", "complete", gone)
         await w.settle("q", "defer", deferred)
+        await w.later(100)  # Locks are noted a moment after they were taken.
         await w.engine.close()
         return locked
 

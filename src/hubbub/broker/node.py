@@ -29,8 +29,12 @@ class Broker:
         self._timer = self.clock.call_at(self.clock.now() + RETENTION_PERIOD, self._periodic)
 
     def stop(self) -> None:
+        """Nobody waits any longer, and what only memory knew is on its way to the disk."""
         if self._timer is not None:
             self._timer.cancel()
+        for namespace in self.namespaces.values():
+            for receiver in namespace.receivers.values():
+                receiver.close()
 
     def _periodic(self) -> None:
         for namespace in self.namespaces.values():

@@ -1,8 +1,8 @@
 """What is in one queue, subscription or dead-letter queue: its log, its ledger, and who waits for it.
 
 The order rule of the house lives here: a message is durable before it is visible; a settlement is
-acknowledged when it is durable; locks are taken at once and their notes follow with the next flush, since
-a lost lock costs a redelivery and no more.
+acknowledged when it is durable; locks are taken at once and those that last are noted a moment later, since
+a lock that is lost in a crash costs a redelivery and no more.
 
 Callbacks, not coroutines: this is the hot path of every receive.
 """
@@ -34,6 +34,8 @@ from .message import Message, decode_message, encode_message
 
 DUE_PER_TICK = 500
 """So that a million messages expiring at once do not stop the house."""
+NOTES_DELAY = 50
+"""Milliseconds a lock lives in memory only: a message settled sooner costs no note."""
 RETRY = 1000
 """Milliseconds until what a full disk prevented is tried again."""
 
@@ -142,8 +144,10 @@ class Receiver:
         "_armed",
         "_clock",
         "_not_before",
+        "_noting",
         "_timer",
         "_tokens",
+        "_unnoted",
         "dead_letters",
         "engine",
         "ledger",
@@ -176,6 +180,9 @@ class Receiver:
         self._timer: Timer | None = None
         self._armed = 0
         self._not_before = 0
+        self._unnoted: dict[int, Entry] = {}
+        """Locked messages whose notes are not written yet."""
+        self._noting: Timer | None = None
 
     def load(self) -> None:
         """Rebuilds the ledger after a restart."""
@@ -196,6 +203,12 @@ class Receiver:
             self._timer.cancel()
         for waiter in list(self.waiting):
             waiter.expire()
+        self._unnoted = {}
+
+    def close(self) -> None:
+        """The house is going: what is locked must be known as locked when it comes back."""
+        self._write_notes()
+        self.stop()
 
     # Sending.
 
@@ -278,7 +291,9 @@ class Receiver:
 
     def _lock(self, record: Record, now: int) -> Delivery:
         entry = self.ledger.lock(record.sequence, self._tokens(), now + self.terms().lock_duration)
-        self._write_note(entry, now)
+        self._unnoted[entry.sequence] = entry
+        if self._noting is None:
+            self._noting = self._clock.call_at(now + NOTES_DELAY, self._write_notes)
         if self._armed == 0 or entry.until < self._armed:
             self._arm()
         return _delivery(record, entry)
@@ -410,22 +425,36 @@ class Receiver:
 
         self.engine.append(puts, now, moved, dead=self._graves(entry))
 
-    def _write_note(self, entry: Entry, now: int) -> None:
-        """Nobody waits for it: a lock that is lost in a crash costs a redelivery."""
-        at, old = self.notes.next, entry.note
+    def _write_notes(self) -> None:
+        """The locks that still hold. Most messages are settled before anything needs to be written."""
+        if self._noting is not None:
+            self._noting.cancel()
+            self._noting = None
+        held = [entry for entry in self._unnoted.values() if entry.state == LOCKED]
+        self._unnoted = {}
+        if not held:
+            return
+        puts, dead, old = [], [], []
+        for n, entry in enumerate(held):
+            puts.append(Put(self.notes, entry.record()))
+            old.append(entry.note)
+            if entry.note >= 0:
+                dead.append((self.notes, entry.note))
+            entry.note = self.notes.next + n
+        first = self.notes.next
 
         def noted(error: EngineError | None) -> None:
             # A failed append gives its sequences to others.
-            if error is not None and entry.note == at:
-                entry.note = old
+            for n, entry in enumerate(held if error is not None else ()):
+                if entry.note == first + n:
+                    entry.note = old[n]
 
-        entry.note = at
-        dead = ((self.notes, old),) if old >= 0 else ()
-        self.engine.append((Put(self.notes, entry.record()),), now, noted, dead=dead)
+        self.engine.append(puts, self._clock.now(), noted, dead=dead)
 
     def _put_note(self, entry: Entry, note: Note, now: int, done: Done) -> None:
         """Writes the state that will be; the entry points to it only when it is durable."""
         at, old = self.notes.next, entry.note
+        self._unnoted.pop(entry.sequence, None)
 
         def noted(error: EngineError | None) -> None:
             if error is None and entry.note == old:

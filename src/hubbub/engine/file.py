@@ -18,7 +18,8 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from functools import partial
 from time import perf_counter
 
 from . import segment as fmt
@@ -204,8 +205,8 @@ class FileEngine:
         self._closed = False
         self._flush_seconds = 0.0
         self._idle = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, "hubbub-flush")
-        self._reading = threading.local()
+        self._jobs: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="hubbub-flush", daemon=True)
         os.makedirs(path, mode=0o700, exist_ok=True)
         self._lock = _own(path)
         try:
@@ -215,6 +216,7 @@ class FileEngine:
             os.close(self._lock)
             raise
         self._cleaner = Cleaner(self)
+        self._thread.start()
 
     # The contract.
 
@@ -269,7 +271,8 @@ class FileEngine:
         while self._flushing or self._pending:
             self._idle.clear()
             await self._idle.wait()
-        self._thread.shutdown()
+        self._jobs.put(None)
+        self._thread.join()
         for segment in self.segments.values():
             os.close(segment.descriptor)
         os.close(self._lock)
@@ -340,8 +343,7 @@ class FileEngine:
             self._write(flush)
             self._finish(flush)
         else:
-            loop = asyncio.get_running_loop()
-            self._thread.submit(self._write_then, flush, loop)
+            self._jobs.put(partial(self._write_then, flush, asyncio.get_running_loop()))
 
     def _take(self) -> list[Group]:
         """The groups of the next flush: what waits, up to a bound."""
@@ -392,6 +394,11 @@ class FileEngine:
             name = log.name.encode()
             items.append(fmt.LOGS_ITEM.pack(log.id, log.first, log.durable, len(name)) + name)
         return b"".join(fmt.encode(fmt.LOGS, 0, self.id_next, 0, 0, b"".join(items)))
+
+    def _work(self) -> None:
+        """The flush thread: one job after the other, until there is None."""
+        while (job := self._jobs.get()) is not None:
+            job()
 
     def _write_then(self, flush: _Flush, loop: asyncio.AbstractEventLoop) -> None:
         self._write(flush)

@@ -29,7 +29,7 @@ from ..http.request import Request
 from ..http.response import whole_response
 from .errors import XML, HttpError, error_body, status_of, text_of, tracking_id
 from .receive import Receive
-from .route import Target, segments_of, target_of
+from .route import Target, segments_of, settled_prefix, target_of
 from .send import Send
 
 log = logging.getLogger("hubbub.rest")
@@ -115,7 +115,6 @@ class RestDoor:
         self._options = options
         self._meter = meter
         self._routes: dict[tuple[bytes, bytes, bytes, bytes], Route] = {}
-        self._admitted: tuple[Request, Route] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._send = Send(self)
         self._receive = Receive(self)
@@ -131,17 +130,21 @@ class RestDoor:
             route = self._route(request)
         except (BrokerError, ValueError) as error:
             return Refusal(self._error_response(request, error))
-        self._admitted = (request, route)
+        request.context = route
         return route.body_max
 
     def handle(self, request: Request) -> None:
         """Answers a whole request, now or later."""
         try:
-            admitted, self._admitted = self._admitted, None
-            if admitted is not None and admitted[0] is request:
-                self._dispatch(request, admitted[1])
+            route: Route | None = request.context
+            if route is not None:
+                # A large body may have taken its time: what it was meant for may have changed.
+                if route.version != route.namespace.version:
+                    request.context = route = self._route(request)
+                self._dispatch(request, route)
             elif not self._handle_special(request):
-                self._dispatch(request, self._route(request))
+                request.context = route = self._route(request)
+                self._dispatch(request, route)
         except Exception as error:
             self.fail(request, error)
 
@@ -223,7 +226,8 @@ class RestDoor:
         return self._broker.namespace_for(host_name(request.host.decode("latin-1")))
 
     def _route(self, request: Request) -> Route:
-        key = (request.method, request.target, request.host, request.authorization)
+        prefix = settled_prefix(request.target)
+        key = (request.method, prefix or request.target, request.host, request.authorization)
         now = self._clock.now()
         route = self._routes.get(key)
         if route is not None and route.version == route.namespace.version and now < route.expires:
@@ -232,7 +236,7 @@ class RestDoor:
         assert route.grant is not None
         route.counters = self._meter.of(route.namespace.name, self._series(route))
         route.expires = route.grant.expires
-        if route.grant.scheme != "bearer":
+        if route.grant.scheme != "bearer" and (not prefix or _covers_all(route)):
             if len(self._routes) >= ROUTES_MAX:
                 self._routes.clear()
             self._routes[key] = route
@@ -277,7 +281,7 @@ class RestDoor:
 
     def counters_of(self, request: Request) -> Counters:
         """Where a request is counted, when it is answered; those of no entity count together."""
-        route = self._routes.get((request.method, request.target, request.host, request.authorization))
+        route: Route | None = request.context
         if route is not None and route.counters is not None:
             return route.counters
         return self._meter.of("", "")
@@ -326,8 +330,16 @@ class RestDoor:
             self.fail(request, error)
 
 
+def _covers_all(route: Route) -> bool:
+    """Whether the grant of one settlement would do for every other on this receiver."""
+    assert route.grant is not None
+    return route.target.kind == "settle" and route.grant.covers(f"{route.target.entity}/messages")
+
+
 def timeout_of(query: bytes, timeout_max: int) -> int:
     """The request's `timeout` in ms, bounded. Raises Invalid."""
+    if not query:
+        return DEFAULT_TIMEOUT
     for name, values in parse_qs(query.decode("latin-1"), keep_blank_values=True).items():
         if name.lower() == "timeout":
             value = values[0]

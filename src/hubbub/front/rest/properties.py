@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable
 from email.utils import formatdate
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -314,7 +315,12 @@ _FIELDS = ("to", "subject", "reply_to", "correlation_id", "group_id", "reply_to_
 
 def http_date(moment: int) -> str:
     """RFC 1123, GMT, of ms since 1970."""
-    return formatdate(moment // 1000, usegmt=True)
+    return _http_date(moment // 1000)
+
+
+@lru_cache(1024)
+def _http_date(second: int) -> str:
+    return formatdate(second, usegmt=True)
 
 
 def guid(token: bytes) -> str:
@@ -370,9 +376,10 @@ def _broker_json(delivery: Delivery, properties: dict[str, Any], default_ttl: in
         "To": properties.get("to"),
         "ViaPartitionKey": message.via_partition_key,
     }
-    # 4.2.2: escapes are safe whatever the client takes headers for.
     present = {name: value for name, value in members.items() if value is not None}
-    return json.dumps(present, separators=(",", ":")).encode()
+    text = msgspec.json.encode(present)
+    # 4.2.2: escapes are safe whatever the client takes headers for.
+    return text if text.isascii() else json.dumps(present, separators=(",", ":")).encode()
 
 
 def _plain(value: Any) -> str | None:

@@ -9,6 +9,7 @@ from ...broker.receiver import Delivery, Outcome, Receiver
 from ..http.request import Request
 from .errors import XML
 from .properties import emitted, guid
+from .route import settled_lock
 
 if TYPE_CHECKING:
     from .door import RestDoor, Route
@@ -74,10 +75,10 @@ class Receive:
 
     def _settle(self, request: Request, route: Route, receiver: Receiver) -> None:
         try:
-            token = bytes.fromhex(route.target.token.replace("-", ""))
+            name, token = settled_lock(request.path)
         except ValueError:
             raise LockLost from None
-        entry = receiver.find(route.target.name, token)
+        entry = receiver.find(name, token)
 
         def done(error: Exception | None) -> None:
             if error is not None:

@@ -29,8 +29,6 @@ class Target(NamedTuple):
     """The whole path, as tokens are compared with it."""
     partition: str | None = None
     publisher: str | None = None
-    name: str = ""
-    token: str = ""
 
 
 def segments_of(path: bytes) -> list[str]:
@@ -54,8 +52,22 @@ def target_of(segments: list[str]) -> Target:
         return Target("receive", "/".join(lower[:-2]), "/".join(segments[:-2]), "/".join(lower))
     if count >= 4 and lower[-3] == "messages":
         entity, spelled = "/".join(lower[:-3]), "/".join(segments[:-3])
-        return Target("settle", entity, spelled, "/".join(lower), name=segments[-2], token=segments[-1])
+        return Target("settle", entity, spelled, "/".join(lower))
     return Target("manage", "/".join(lower), "/".join(segments), "/".join(lower))
+
+
+def settled_prefix(target: bytes) -> bytes:
+    """All settlements of one receiver share this much of their request targets; b"" for other targets."""
+    cut = target.rfind(b"/messages/") + 10
+    if cut < 10 or b"?" in target or target.count(b"/", cut) != 1 or target.endswith(b"/"):
+        return b""
+    return target[:cut]
+
+
+def settled_lock(path: bytes) -> tuple[str, bytes]:
+    """Message number or id, and lock token, of a settlement's path. Raises ValueError."""
+    name, token = path.rstrip(b"/").rsplit(b"/", 2)[1:]
+    return unquote_to_bytes(name).decode(), bytes.fromhex(unquote_to_bytes(token).decode().replace("-", ""))
 
 
 def _send(segments: list[str], lower: list[str]) -> Target:
