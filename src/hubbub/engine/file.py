@@ -18,8 +18,8 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from queue import SimpleQueue
 from functools import partial
+from queue import SimpleQueue
 from time import perf_counter
 
 from . import segment as fmt
