@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -290,9 +291,18 @@ async def _serve(config: Config, announce: Callable[[Ready], None]) -> int:
     announce(ready)
     if config.ready_file:
         _write_ready(config.ready_file, ready)
+    _calm_the_collector()
     await stopping.wait()
     await server.stop()
     return 0
+
+
+def _calm_the_collector() -> None:
+    """Thousands of requests in flight are many young objects and no garbage: looking through them, and
+    through everything older, on every few hundred allocations took a third of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 50)
 
 
 def _write_ready(path: str, ready: Ready) -> None:
