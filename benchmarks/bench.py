@@ -2,14 +2,17 @@
 
     python benchmarks/bench.py [--only WORD] [--seconds 4] [--json] [--save]
 
-Needs wrk and nginx (Debian: apt-get install wrk nginx-light); rows whose tools are missing say so. The
-server is a real process, pinned to one core, wrk to another; nginx is measured the same way.
+Needs wrk and nginx (Debian: apt-get install wrk nginx-light), and for the peers
+`npm install --prefix benchmarks azurite kinesalite`; rows whose tools are missing say so. The server is a
+real process, pinned to one core, wrk to another; nginx and the peers are measured the same way.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
+import hmac
 import http.client
 import json
 import os
@@ -17,6 +20,7 @@ import platform
 import re
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -26,6 +30,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 from hubbub.broker.access import sas_token
 
@@ -35,6 +40,7 @@ BATCH = "[" + ",".join('{"Body":"Temperature 37.0"}' for _ in range(100)) + "]"
 ATOM = "application/atom+xml;type=entry;charset=utf-8"
 BATCH_TYPE = "application/vnd.microsoft.servicebus.json"
 MILLION = 1_000_000
+NODE_BIN = Path(__file__).parent / "node_modules" / ".bin"
 
 
 class Row(NamedTuple):
@@ -158,6 +164,79 @@ def nginx(folder: Path) -> Iterator[int]:
         process.wait()
 
 
+# The public development account that Azurite ships with.
+ACCOUNT = "devstoreaccount1"
+ACCOUNT_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+
+@contextlib.contextmanager
+def peer(folder: Path, name: str, port: int, *arguments: str) -> Iterator[int]:
+    """A node program of `benchmarks/node_modules`, pinned to core 0, answering on the port."""
+    command = ["taskset", "-c", "0"] if shutil.which("taskset") else []
+    process = subprocess.Popen(
+        [*command, str(NODE_BIN / name), *arguments],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(300):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.1)
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def account_sas() -> str:
+    """The query of a shared access signature for everything in Azurite's queues."""
+    fields = {"sv": "2019-12-12", "ss": "q", "srt": "sco", "sp": "rwdlacup", "se": "2099-01-01T00:00:00Z"}
+    signed = (ACCOUNT, *(fields[k] for k in ("sp", "ss", "srt")), "", fields["se"], "", "", fields["sv"], "")
+    mac = hmac.digest(base64.b64decode(ACCOUNT_KEY), "\n".join(signed).encode(), "sha256")
+    return urlencode(fields | {"sig": base64.b64encode(mac).decode()})
+
+
+def azurite(folder: Path, seconds: float) -> float:
+    """Queue put message, requests a second."""
+    flags = ("--queuePort", "18081", "--silent", "--location", str(folder / "azurite"))
+    with peer(folder, "azurite-queue", 18_081, *flags) as port:
+        path, query = f"/{ACCOUNT}/events", account_sas()
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        connection.request("PUT", f"{path}?{query}", headers={"x-ms-version": "2019-12-12"})
+        assert connection.getresponse().status == 201
+        message = base64.b64encode(BODY.encode()).decode()
+        script = (
+            f'wrk.method="POST"\nwrk.body="<QueueMessage><MessageText>{message}</MessageText></QueueMessage>"\n'
+            'wrk.headers["Content-Type"]="application/xml"\nwrk.headers["x-ms-version"]="2019-12-12"\n'
+        )
+        return wrk(folder, port, f"{path}/messages?{query}", script, seconds)
+
+
+def kinesalite(folder: Path, seconds: float) -> float:
+    """PutRecord, requests a second."""
+    flags = ("--port", "18082", "--path", str(folder / "kinesalite"), "--createStreamMs", "0")
+    headers = {
+        "Content-Type": "application/x-amz-json-1.1",
+        "X-Amz-Date": "20260101T000000Z",
+        "Authorization": "AWS4-HMAC-SHA256 Credential=x/20260101/eu/kinesis/aws4_request, SignedHeaders=host, Signature=x",
+    }
+    with peer(folder, "kinesalite", 18_082, *flags) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        made = {**headers, "X-Amz-Target": "Kinesis_20131202.CreateStream"}
+        connection.request("POST", "/", '{"StreamName":"events","ShardCount":4}', made)
+        assert connection.getresponse().status == 200
+        time.sleep(1)
+        data = base64.b64encode(BODY.encode()).decode()
+        lines = "".join(f'wrk.headers["{k}"]="{v}"\n' for k, v in headers.items())
+        script = (
+            f'wrk.method="POST"\n{lines}wrk.headers["X-Amz-Target"]="Kinesis_20131202.PutRecord"\n'
+            f'wrk.body=[==[{{"StreamName":"events","PartitionKey":"p","Data":"{data}"}}]==]\n'
+        )
+        return wrk(folder, port, "/", script, seconds)
+
+
 def bare_flush(folder: Path, size: int, count: int = 1000) -> float:
     """Median seconds of one write + fdatasync of `size` bytes."""
     times = []
@@ -228,6 +307,13 @@ class Bench:
         note = f"{single:,.0f}/s against {static:,.0f}/s"
         yield Row("single durable sends / nginx static 201", single / static, ">=0.15", note)
 
+    def peers(self) -> Iterator[Row]:
+        single = self.single()
+        for name, measure_peer, bound in (("azurite", azurite, ">=25"), ("kinesalite", kinesalite, ">=10")):
+            rate = measure_peer(self.folder, self.seconds)
+            note = f"{single:,.0f}/s against {rate:,.0f}/s"
+            yield Row(f"single durable sends / {name}", single / rate, bound, note)
+
     def batch(self) -> Iterator[Row]:
         with running(self.folder) as server:
             path, script = "/events/messages", post(BATCH, BATCH_TYPE)
@@ -290,12 +376,14 @@ class Bench:
         yield Row("restart with them to ready, s", server.seconds, "<=5", note)
 
 
-NAMES = ("send", "batch", "latency", "pairs", "spread", "start", "size")
+NAMES = ("send", "peers", "batch", "latency", "pairs", "spread", "start", "size")
 
 
 def needs(name: str) -> str | None:
     """What is missing for a row, if anything."""
     tools = {"send": ("wrk", "nginx"), "batch": ("wrk",), "pairs": ("wrk",), "spread": ("wrk",)}
+    if name == "peers" and not (NODE_BIN / "azurite-queue").exists():
+        return "azurite and kinesalite not installed"
     missing = [tool for tool in tools.get(name, ()) if shutil.which(tool) is None]
     return f"{' and '.join(missing)} not installed" if missing else None
 

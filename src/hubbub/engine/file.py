@@ -2,8 +2,8 @@
 
 Theory of operation. `append` queues a group. One flush at a time takes what has gathered, writes it behind
 a FLUSH mark in one write, and makes it durable with one fdatasync; meanwhile the next groups gather.
-Flushes run in a thread, except when a single append waits on a fast disk: then handing it to a thread
-would cost more than the flush itself. Records are readable once their flush is done.
+Flushes run in a thread, except small ones on a fast disk: then handing it to a thread costs more than
+the flush itself, and while the loop stands still the next requests gather in their sockets. Records are readable once their flush is done.
 
 Space comes back by segments: one with nothing alive is removed, a mostly dead one is copied out first
 (`cleaning`). What a segment file looks like, and how damage is told from a torn tail: `segment`.
@@ -33,6 +33,7 @@ SEGMENT_BYTES = 64 << 20
 FLUSH_BYTES_MAX = 8 << 20
 INLINE_SECONDS_MAX = 0.001
 """A flush slower than this (running average) is never done on the event loop's thread."""
+INLINE_BYTES_MAX = 64 << 10
 READ_AHEAD_BYTES = 256 << 10
 
 
@@ -338,8 +339,8 @@ class FileEngine:
             return
         flush = self._assemble(self._take())
         self._flushing = True
-        lone = len(flush.groups) == 1 and not self._pending and flush.roll is None
-        if lone and len(flush.data) < 1 << 16 and self._flush_seconds < INLINE_SECONDS_MAX:
+        small = flush.roll is None and len(flush.data) < INLINE_BYTES_MAX
+        if small and self._flush_seconds < INLINE_SECONDS_MAX:
             self._write(flush)
             self._finish(flush)
         else:
