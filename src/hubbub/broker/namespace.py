@@ -16,6 +16,7 @@ import msgspec
 from ..clock import Clock
 from ..engine.log import Engine, EngineError, Log, Put
 from .access import Authority, Bearer, Gate, SharedKey, rights_of
+from .constraints import check_limits, check_unchanged, companions, exists_text
 from .entity import (
     AnyEntity,
     ConsumerGroup,
@@ -26,15 +27,12 @@ from .entity import (
     Rule,
     Subscription,
     Topic,
-    consumer_group_path,
     revoked_publisher_path,
-    rule_path,
 )
 from .errors import (
     AlreadyExists,
     Conflict,
     Disabled,
-    Invalid,
     NotFound,
     PublisherRevoked,
     QuotaExceeded,
@@ -54,10 +52,6 @@ Done = Callable[[Exception | None], object]
 DEAD_LETTERS = "/$deadletterqueue"
 RETENTION_PERIOD = 60_000
 NO_ENTITY = "SubCode=41000. The messaging entity '{path}' could not be found."
-CONFLICT = (
-    "SubCode=40900. Conflict. You're requesting an operation that isn't allowed in the resource's current"
-    " state. To know more visit https://aka.ms/sbResourceMgrExceptions."
-)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(AnyEntity).decode
@@ -95,6 +89,8 @@ class Namespace:
         self.histories: dict[str, History] = {}
         self._moment = 0
         self.version = 0
+        self._terms_version = 0
+        self._terms_known: dict[str, Terms] = {}
         """Changes with every entity and key: what a door remembers about an older one is void."""
         # The host names of the namespace, its short name among them.
         self.gate = Gate(Authority(name, hosts), self, swt_issuers, jwt, open)
@@ -122,12 +118,12 @@ class Namespace:
     async def create(self, entity: AnyEntity) -> AnyEntity:
         """Raises AlreadyExists, Invalid, NotFound (its parent), QuotaExceeded, Busy."""
         if entity.key in self._entities:
-            raise AlreadyExists(self._exists_text(entity))
+            raise AlreadyExists(exists_text(entity, self.name))
         self._check_idle([entity.key])
         self._check(entity)
         stamp = self._stamp()
         entity = msgspec.structs.replace(entity, created=stamp, updated=stamp)
-        await self._write([entity, *self._companions(entity)])
+        await self._write([entity, *companions(entity)])
         return entity
 
     async def update(self, entity: AnyEntity) -> AnyEntity:
@@ -138,7 +134,7 @@ class Namespace:
         self._check_idle([entity.key])
         check_unchanged(old, entity)
         entity.validate()
-        self._check_limits(entity)
+        check_limits(entity, self.limits, self.name)
         entity = msgspec.structs.replace(
             entity, path=old.path, created=old.created, updated=max(self._stamp(), old.updated + 1)
         )
@@ -470,6 +466,16 @@ class Namespace:
         return self.topics[subscription.parent.lower()]
 
     def _terms(self, key: str) -> Terms:
+        """Asked at every step of every delivery, so kept until an entity changes."""
+        if self._terms_version != self.version:
+            self._terms_version = self.version
+            self._terms_known = {}
+        found = self._terms_known.get(key)
+        if found is None:
+            found = self._terms_known[key] = self._terms_of(key)
+        return found
+
+    def _terms_of(self, key: str) -> Terms:
         entity = self._entities[key]
         assert isinstance(entity, (Queue, Subscription))
         ttl = entity.default_ttl
@@ -491,21 +497,6 @@ class Namespace:
         self._moment = max(self._moment + 1, self._clock.now())
         return self._moment
 
-    def _companions(self, entity: AnyEntity) -> list[AnyEntity]:
-        """What is born with an entity."""
-        created, updated = entity.created, entity.updated
-        if isinstance(entity, Subscription):
-            path = rule_path(entity.path, "$Default")
-            return [
-                Rule(path=path, subscription=entity.path, name="$Default", created=created, updated=updated)
-            ]
-        if isinstance(entity, EventHub):
-            path = consumer_group_path(entity.path, "$Default")
-            return [
-                ConsumerGroup(path=path, hub=entity.path, name="$Default", created=created, updated=updated)
-            ]
-        return []
-
     # Checks.
 
     def _check(self, entity: AnyEntity) -> None:
@@ -519,28 +510,8 @@ class Namespace:
         wanted = parents.get(type(entity))
         if wanted is not None and type(self._entities.get(entity.parent.lower())) is not wanted:
             raise NotFound(f"Entity '{entity.parent}' was not found.")
-        self._check_limits(entity)
+        check_limits(entity, self.limits, self.name)
         self._check_numbers(entity)
-
-    def _check_limits(self, entity: AnyEntity) -> None:
-        limits = self.limits
-        if isinstance(entity, EventHub):
-            if entity.partition_count > limits.partitions_max:
-                raise Invalid(
-                    f"SubCode=40000. The property 'PartitionCount' must be in 1..{limits.partitions_max}."
-                )
-            days = limits.retention_days_max
-            if days and entity.retention > days * 86_400_000:
-                raise Invalid(f"SubCode=40000. The property 'MessageRetentionInDays' must be in 1..{days}.")
-        elif isinstance(entity, Topic) and not limits.topics_allowed:
-            raise Invalid(
-                f"SubCode=40000. Cannot operate on type Topic because the namespace '{self.name}' is using"
-                " 'Basic' tier."
-            )
-        if isinstance(entity, (Queue, Topic)) and entity.message_kb_max * 1024 > max(
-            limits.message_bytes_max_premium, limits.message_bytes_max
-        ):
-            raise Invalid("SubCode=40000. The property 'MaxMessageSizeInKilobytes' needs the Premium tier.")
 
     def _check_numbers(self, entity: AnyEntity) -> None:
         limits = self.limits
@@ -555,31 +526,6 @@ class Namespace:
         kinds = (Queue, Topic) if isinstance(entity, (Queue, Topic)) else (type(entity),)
         if most and sum(len(self.entities(kind, entity.parent)) for kind in kinds) >= most:
             raise QuotaExceeded(f"The maximum of {most} such entities has been reached.")
-
-    def _exists_text(self, entity: AnyEntity) -> str:
-        if isinstance(entity, Subscription):
-            return f"The messaging entity '{self.name}:Topic:{entity.topic}|{entity.name}' already exists."
-        if isinstance(entity, Rule):
-            topic, _, subscription = entity.subscription.rpartition("/subscriptions/")
-            path = f"{self.name}:Topic:{topic}|{subscription}|{entity.name}"
-            return f"The messaging entity '{path}' already exists."
-        return CONFLICT
-
-
-def check_unchanged(old: AnyEntity, new: AnyEntity) -> None:
-    """Raises Invalid for what may not change after creation."""
-    fixed = {
-        "requires_session": "requiresSession",
-        "requires_duplicate_detection": "requiresDuplicateDetection",
-        "partitioning": "enablePartitioning",
-        "partition_count": "partitionCount",
-    }
-    for name, text in fixed.items():
-        if getattr(old, name, None) != getattr(new, name, None):
-            raise Invalid(
-                f"SubCode=40000. The value for the '{text}' property of an existing Queue(or Topic) cannot be"
-                " changed."
-            )
 
 
 def _token() -> bytes:

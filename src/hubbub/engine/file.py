@@ -3,7 +3,8 @@
 Theory of operation. `append` queues a group. One flush at a time takes what has gathered, writes it behind
 a FLUSH mark in one write, and makes it durable with one fdatasync; meanwhile the next groups gather.
 Flushes run in a thread, except small ones on a fast disk: then handing it to a thread costs more than
-the flush itself, and while the loop stands still the next requests gather in their sockets. Records are readable once their flush is done.
+the flush itself, and while the loop stands still the next requests gather in their sockets. Records are
+readable once their flush is done.
 
 Space comes back by segments: one with nothing alive is removed, a mostly dead one is copied out first
 (`cleaning`). What a segment file looks like, and how damage is told from a torn tail: `segment`.

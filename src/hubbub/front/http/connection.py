@@ -378,12 +378,9 @@ class HttpConnection(asyncio.Protocol):
         on_complete = self.server.on_complete
         if on_complete is None:
             return
-        head = (
-            len(request.method) + len(request.target) + sum(len(n) + len(v) + 4 for n, v in request.headers)
-        )
         seconds = (self.server.clock.now() - request.received) / 1000 if request.received else 0.0
         try:
-            on_complete(request, status, head + len(request.body), bytes_out, seconds)
+            on_complete(request, status, len(request.body), bytes_out, seconds)
         except Exception:
             logger.exception("reporting a request failed")
 

@@ -34,9 +34,9 @@ class HttpServer:
         bytes for this request's body, or a Refusal.
     error_response: builds the complete response for a refusal of this layer from the request (None if it
         could not be understood), the status and a text.
-    on_complete: called after each answered or refused request with (request, status, bytes in, bytes out,
-        seconds since it was complete). A client that left first counts as status 499; the request of a
-        malformed header is empty.
+    on_complete: called after each answered or refused request with (request, status, bytes of its body,
+        bytes out, seconds since it was complete). A client that left first counts as status 499; the
+        request of a malformed header is empty.
     """
 
     __slots__ = (

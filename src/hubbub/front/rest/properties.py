@@ -323,6 +323,7 @@ def _http_date(second: int) -> str:
     return formatdate(second, usegmt=True)
 
 
+@lru_cache(256)
 def guid(token: bytes) -> str:
     """A lock token as the service writes it."""
     h = token.hex()
@@ -351,35 +352,61 @@ def emitted(delivery: Delivery, default_ttl: int) -> tuple[str | None, bytes, li
     return content_type, body_bytes(sections.body), headers
 
 
+class _BrokerProperties(msgspec.Struct, omit_defaults=True, rename="pascal", gc=False, kw_only=True):
+    """The members as the service spells them; what is None is left out."""
+
+    correlation_id: str | None = None
+    dead_letter_source: str | None = None
+    delivery_count: int
+    enqueued_sequence_number: int | None = None
+    enqueued_time_utc: str
+    force_persistence: bool | None = None
+    label: str | None = None
+    lock_token: str | None = None
+    locked_until_utc: str | None = None
+    message_id: str | None = None
+    partition_key: str | None = None
+    reply_to: str | None = None
+    reply_to_session_id: str | None = None
+    scheduled_enqueue_time_utc: str | None = None
+    sequence_number: int
+    session_id: str | None = None
+    state: str | None = msgspec.field(default_factory=lambda: "Active")
+    time_to_live: float | int
+    to: str | None = None
+    via_partition_key: str | None = None
+
+
+_encode_members = msgspec.json.Encoder().encode
+
+
 def _broker_json(delivery: Delivery, properties: dict[str, Any], default_ttl: int) -> bytes:
     message = delivery.message
     ttl = min(message.ttl or FOREVER, default_ttl)
-    members: dict[str, Any] = {
-        "CorrelationId": _plain(properties.get("correlation_id")),
-        "DeadLetterSource": message.dead_letter_source,
-        "DeliveryCount": delivery.deliveries,
-        "EnqueuedSequenceNumber": message.enqueued_sequence,
-        "EnqueuedTimeUtc": http_date(delivery.enqueued),
-        "ForcePersistence": message.force_persistence or None,
-        "Label": properties.get("subject"),
-        "LockToken": guid(delivery.token) if delivery.token else None,
-        "LockedUntilUtc": http_date(delivery.locked_until) if delivery.locked_until else None,
-        "MessageId": _plain(properties.get("message_id")),
-        "PartitionKey": message.partition_key,
-        "ReplyTo": properties.get("reply_to"),
-        "ReplyToSessionId": properties.get("reply_to_group_id"),
-        "ScheduledEnqueueTimeUtc": http_date(message.scheduled) if message.scheduled else None,
-        "SequenceNumber": delivery.sequence,
-        "SessionId": properties.get("group_id"),
-        "State": "Active",
-        "TimeToLive": _seconds_of(ttl),
-        "To": properties.get("to"),
-        "ViaPartitionKey": message.via_partition_key,
-    }
-    present = {name: value for name, value in members.items() if value is not None}
-    text = msgspec.json.encode(present)
+    members = _BrokerProperties(
+        correlation_id=_plain(properties.get("correlation_id")),
+        dead_letter_source=message.dead_letter_source,
+        delivery_count=delivery.deliveries,
+        enqueued_sequence_number=message.enqueued_sequence,
+        enqueued_time_utc=http_date(delivery.enqueued),
+        force_persistence=message.force_persistence or None,
+        label=properties.get("subject"),
+        lock_token=guid(delivery.token) if delivery.token else None,
+        locked_until_utc=http_date(delivery.locked_until) if delivery.locked_until else None,
+        message_id=_plain(properties.get("message_id")),
+        partition_key=message.partition_key,
+        reply_to=properties.get("reply_to"),
+        reply_to_session_id=properties.get("reply_to_group_id"),
+        scheduled_enqueue_time_utc=http_date(message.scheduled) if message.scheduled else None,
+        sequence_number=delivery.sequence,
+        session_id=properties.get("group_id"),
+        time_to_live=_seconds_of(ttl),
+        to=properties.get("to"),
+        via_partition_key=message.via_partition_key,
+    )
+    text = _encode_members(members)
     # 4.2.2: escapes are safe whatever the client takes headers for.
-    return text if text.isascii() else json.dumps(present, separators=(",", ":")).encode()
+    return text if text.isascii() else json.dumps(json.loads(text), separators=(",", ":")).encode()
 
 
 def _plain(value: Any) -> str | None:

@@ -154,6 +154,8 @@ def data_sections(body: bytes) -> list[bytes]:
 
 def body_bytes(body: bytes) -> bytes:
     """What a reader without AMQP sees: data joined, text as UTF-8, any other value as it is encoded."""
+    if body[:4] == b"\x00Su\xa0" and len(body) == 5 + body[4]:
+        return body[5:]
     if not body:
         return b""
     code, offset = _descriptor(body, 0)

@@ -1,0 +1,85 @@
+"""What an entity must satisfy to be created or changed, and what is born with it. Pure.
+
+Not here: the bounds of single fields (`entity`), and what depends on which other entities exist.
+"""
+
+from __future__ import annotations
+
+from .entity import (
+    AnyEntity,
+    ConsumerGroup,
+    EventHub,
+    Queue,
+    Rule,
+    Subscription,
+    Topic,
+    consumer_group_path,
+    rule_path,
+)
+from .errors import Invalid
+from .limits import Limits
+
+CONFLICT = (
+    "SubCode=40900. Conflict. You're requesting an operation that isn't allowed in the resource's current"
+    " state. To know more visit https://aka.ms/sbResourceMgrExceptions."
+)
+
+
+def companions(entity: AnyEntity) -> list[AnyEntity]:
+    """What is born with an entity."""
+    created, updated = entity.created, entity.updated
+    if isinstance(entity, Subscription):
+        path = rule_path(entity.path, "$Default")
+        return [Rule(path=path, subscription=entity.path, name="$Default", created=created, updated=updated)]
+    if isinstance(entity, EventHub):
+        path = consumer_group_path(entity.path, "$Default")
+        return [ConsumerGroup(path=path, hub=entity.path, name="$Default", created=created, updated=updated)]
+    return []
+
+
+def check_limits(entity: AnyEntity, limits: Limits, namespace: str) -> None:
+    """Raises Invalid for what the tier does not allow (REST reference 6)."""
+    if isinstance(entity, EventHub):
+        if entity.partition_count > limits.partitions_max:
+            raise Invalid(
+                f"SubCode=40000. The property 'PartitionCount' must be in 1..{limits.partitions_max}."
+            )
+        days = limits.retention_days_max
+        if days and entity.retention > days * 86_400_000:
+            raise Invalid(f"SubCode=40000. The property 'MessageRetentionInDays' must be in 1..{days}.")
+    elif isinstance(entity, Topic) and not limits.topics_allowed:
+        raise Invalid(
+            f"SubCode=40000. Cannot operate on type Topic because the namespace '{namespace}' is using"
+            " 'Basic' tier."
+        )
+    if isinstance(entity, (Queue, Topic)) and entity.message_kb_max * 1024 > max(
+        limits.message_bytes_max_premium, limits.message_bytes_max
+    ):
+        raise Invalid("SubCode=40000. The property 'MaxMessageSizeInKilobytes' needs the Premium tier.")
+
+
+def check_unchanged(old: AnyEntity, new: AnyEntity) -> None:
+    """Raises Invalid for what may not change after creation."""
+    fixed = {
+        "requires_session": "requiresSession",
+        "requires_duplicate_detection": "requiresDuplicateDetection",
+        "partitioning": "enablePartitioning",
+        "partition_count": "partitionCount",
+    }
+    for name, text in fixed.items():
+        if getattr(old, name, None) != getattr(new, name, None):
+            raise Invalid(
+                f"SubCode=40000. The value for the '{text}' property of an existing Queue(or Topic) cannot be"
+                " changed."
+            )
+
+
+def exists_text(entity: AnyEntity, namespace: str) -> str:
+    """How the service says that it is there already."""
+    if isinstance(entity, Subscription):
+        return f"The messaging entity '{namespace}:Topic:{entity.topic}|{entity.name}' already exists."
+    if isinstance(entity, Rule):
+        topic, _, subscription = entity.subscription.rpartition("/subscriptions/")
+        path = f"{namespace}:Topic:{topic}|{subscription}|{entity.name}"
+        return f"The messaging entity '{path}' already exists."
+    return CONFLICT
