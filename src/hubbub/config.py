@@ -16,6 +16,8 @@ import tomllib
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+
 from .broker.access import SharedKey, rights_of
 from .broker.entity import (
     FOREVER,
@@ -209,6 +211,14 @@ _PLAIN = {
     "ready_file": str,
     "drain_seconds": float,
 }
+_SHAPES = {
+    **dict.fromkeys(("limits", "jwt", "principals"), "a table"),
+    **dict.fromkeys(("namespace", "keys", "issuer", "queue", "topic", "hub"), "a list of tables"),
+    **dict.fromkeys(("subscription", "authorization_rules"), "a list of tables"),
+    **dict.fromkeys(("hosts", "audiences", "issuers", "rights", "consumer_groups"), "a list of texts"),
+}
+_ITEMS = {"a list of tables": dict, "a list of texts": str}
+_RIGHTS = ("Listen", "Send", "Manage")
 _DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
 _DURATIONS = frozenset(
     ("lock_duration", "default_ttl", "duplicate_window", "auto_delete_on_idle", "retention")
@@ -236,7 +246,7 @@ class _Reader:
         self._known(table, known, "")
         values = {name: self._plain(name, table[name]) for name in _PLAIN if name in table}
         if "limits" in table:
-            values["limits"] = tuple(sorted(table["limits"].items()))
+            values["limits"] = self._limits(table["limits"])
         if "jwt" in table:
             values["jwt"] = self._jwt(table["jwt"])
         tables = table.get("namespace", [])
@@ -257,6 +267,31 @@ class _Reader:
                 close = difflib.get_close_matches(name, names, 1)
                 hint = f" Did you mean '{close[0]}'?" if close else f" Known: {', '.join(names)}."
                 raise ConfigError(f"{self.path}: '{name}' {f'in {where} ' if where else ''}is unknown.{hint}")
+            self._shaped(name, table[name])
+
+    def _shaped(self, name: str, value: Any) -> None:
+        shape = _SHAPES.get(name)
+        item = _ITEMS.get(shape or "")
+        good = isinstance(value, dict) if item is None else isinstance(value, list)
+        if shape is not None and not (good and all(isinstance(v, item or object) for v in value)):
+            raise ConfigError(f"{self.path}: '{name}' must be {shape}, not {value!r:.60}.")
+
+    def _limits(self, table: dict[str, Any]) -> tuple[tuple[str, int], ...]:
+        kinds = {name: type(getattr(PROFILES["standard"], name)) for name in Limits.__slots__}
+        self._known(table, list(kinds), "limits")
+        for name, value in table.items():
+            if type(value) is not kinds[name] or value < 0:
+                raise ConfigError(
+                    f"{self.path}: limits: '{name}' must be a {kinds[name].__name__}, not {value!r}."
+                )
+        return tuple(sorted(table.items()))
+
+    def _rights(self, names: Any, where: str) -> tuple[str, ...]:
+        if not isinstance(names, list) or any(name not in _RIGHTS for name in names):
+            raise ConfigError(
+                f"{self.path}: {where}: rights must be of {', '.join(_RIGHTS)}, not {names!r:.60}."
+            )
+        return tuple(names)
 
     def _plain(self, name: str, value: Any) -> Any:
         kind = _PLAIN[name]
@@ -268,7 +303,8 @@ class _Reader:
 
     def _jwt(self, table: dict[str, Any]) -> JwtConfig:
         self._known(table, ["jwks", "audiences", "issuers", "principals"], "jwt")
-        principals = tuple((name, tuple(rights)) for name, rights in table.get("principals", {}).items())
+        found = table.get("principals", {}).items()
+        principals = tuple((name, self._rights(rights, f"jwt principal '{name}'")) for name, rights in found)
         lists = {name: tuple(table.get(name, ())) for name in ("audiences", "issuers")}
         return JwtConfig(jwks=str(table.get("jwks", "")), principals=principals, **lists)
 
@@ -278,17 +314,25 @@ class _Reader:
         for item in table.get("queue", []):
             entities.append(self._entity(Queue, item, f"{where} queue"))
         for item in table.get("topic", []):
-            subscriptions = item.pop("subscription", [])
+            subscriptions = item.get("subscription", [])
+            self._shaped("subscription", subscriptions)
+            item = {name: value for name, value in item.items() if name != "subscription"}
             entities.append(self._entity(Topic, item, f"{where} topic"))
             for sub in subscriptions:
-                name, topic = str(sub.pop("name", "")), entities_path(item)
+                name, topic = str(sub.get("name", "")), entities_path(item)
                 place = {"path": subscription_path(topic, name), "topic": topic, "name": name}
                 entities.append(self._entity(Subscription, sub, f"{where} subscription", place))
         for item in table.get("hub", []):
-            groups = item.pop("consumer_groups", [])
+            groups = item.get("consumer_groups", [])
+            self._shaped("consumer_groups", groups)
+            item = {name: value for name, value in item.items() if name != "consumer_groups"}
             hub = self._entity(EventHub, item, f"{where} hub")
             entities.append(hub)
             entities += [_group(hub.path, str(name)) for name in groups]
+        for item in table.get("issuer", []):
+            self._known(item, ["name", "password"], f"{where} issuer")
+            if not item.get("name") or not item.get("password"):
+                raise ConfigError(f"{self.path}: an issuer in {where} needs 'name' and 'password'.")
         issuers = tuple((str(i["name"]), str(i["password"])) for i in table.get("issuer", []))
         return NamespaceConfig(
             name=str(table.get("name", "hubbub")).lower(),
@@ -303,7 +347,7 @@ class _Reader:
         self._known(table, ["name", "rights", "primary", "secondary"], f"{where} keys")
         if not table.get("name") or not table.get("primary"):
             raise ConfigError(f"{self.path}: a key in {where} needs 'name' and 'primary'.")
-        rights = rights_of(table.get("rights", ["Listen", "Send", "Manage"]))
+        rights = rights_of(self._rights(table.get("rights", list(_RIGHTS)), f"{where} keys"))
         return SharedKey(str(table["name"]), rights, str(table["primary"]), str(table.get("secondary", "")))
 
     def _entity(
@@ -316,17 +360,24 @@ class _Reader:
             if name in _DURATIONS:
                 value = duration(str(value), f"{self.path}: {where}: {name}")
             if name == "authorization_rules":
-                value = tuple(
-                    AuthorizationRule(**{**rule, "rights": tuple(rule["rights"])}) for rule in value
-                )
-            if name != "name" or place:
+                value = tuple(self._rule(rule, where) for rule in value)
+            if name != "name":
                 values.setdefault(name, value)
         try:
-            entity = kind(**values)
+            # Through msgspec, because a dataclass-like call would take any type for any field.
+            entity = msgspec.convert(msgspec.to_builtins(kind(**values)), kind)
             entity.validate()
         except Exception as error:
             raise ConfigError(f"{self.path}: {where} '{values.get('path')}': {error}") from None
         return entity
+
+    def _rule(self, table: dict[str, Any], where: str) -> AuthorizationRule:
+        self._known(table, list(AuthorizationRule.__struct_fields__), f"{where} authorization_rules")
+        rights = self._rights(table.get("rights", []), f"{where} authorization_rules")
+        try:
+            return msgspec.convert({**table, "rights": list(rights)}, AuthorizationRule)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"{self.path}: {where} authorization_rules: {error}.") from None
 
 
 def entities_path(table: dict[str, Any]) -> str:
@@ -355,8 +406,6 @@ _QUEUE_KEYS = {
 
 
 def _emulator(path: str, text: str) -> Config:
-    import msgspec
-
     plain = _COMMENT.sub(lambda m: m[1] or "", text)
     plain = _TRAILING.sub(lambda m: m[1] or "", plain)
     try:

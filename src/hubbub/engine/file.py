@@ -215,7 +215,7 @@ class FileEngine:
             self.recovery = recover(self, progress)
             self.active = self.segments[max(self.segments)] if self.segments else self._first_segment()
         except BaseException:
-            os.close(self._lock)
+            self._let_go()
             raise
         self._cleaner = Cleaner(self)
         self._thread.start()
@@ -275,6 +275,9 @@ class FileEngine:
             await self._idle.wait()
         self._jobs.put(None)
         self._thread.join()
+        self._let_go()
+
+    def _let_go(self) -> None:
         for segment in self.segments.values():
             os.close(segment.descriptor)
         os.close(self._lock)

@@ -66,10 +66,14 @@ def _replay(engine: FileEngine, path: str, last: bool) -> Recovery:
 
     descriptor = engine.disk.open(path)
     size = os.fstat(descriptor).st_size
-    if size < fmt.HEADER.size:
-        raise Corrupt(f"{path}: offset 0: the segment header is cut short")
-    data = memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ))
-    number, salt = fmt.decode_header(data, path)
+    try:
+        if size < fmt.HEADER.size:
+            raise Corrupt(f"{path}: offset 0: the segment header is cut short")
+        data = memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ))
+        number, salt = fmt.decode_header(data, path)
+    except BaseException:
+        os.close(descriptor)
+        raise
     segment = Segment(number, path, descriptor, salt, size)
     engine.segments[number] = segment
     for group in fmt.groups(data, path, salt, last):

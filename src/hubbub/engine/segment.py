@@ -91,6 +91,10 @@ def decode_header(data: memoryview, path: str) -> tuple[int, bytes]:
         raise Corrupt(f"{path}: offset 0: this is not the header of a journal segment")
     if version != VERSION:
         raise Corrupt(f"{path}: offset 8: format version {version} is unknown to this hubbub")
+    if not path.endswith(f"{number:08}.journal"):
+        raise Corrupt(
+            f"{path}: offset 12: this is segment {number}; the file has been renamed or overwritten"
+        )
     return number, salt
 
 

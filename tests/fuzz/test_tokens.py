@@ -67,7 +67,7 @@ def outcome(subject: Gate, header: bytes, host: bytes = b"") -> Grant | Unauthor
 
 
 @given(SOUP, st.sampled_from([b"", b"localhost", b"\xff", b"[", b":::"]))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=5 * settings().max_examples)
 def test_anything(header: bytes, host: bytes) -> None:
     assert isinstance(outcome(GATE, header, host), Grant | Unauthorized)
 
@@ -76,13 +76,13 @@ def test_anything(header: bytes, host: bytes) -> None:
     st.sampled_from([b"SharedAccessSignature ", b"WRAP access_token=", b"Bearer ", b"WRAP_access_token="]),
     SOUP,
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=5 * settings().max_examples)
 def test_anything_behind_a_scheme(scheme: bytes, rest: bytes) -> None:
     assert isinstance(outcome(GATE, scheme + rest), Grant | Unauthorized)
 
 
 @given(st.text(max_size=60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=5 * settings().max_examples)
 def test_any_text_as_cbs_token_or_plain_credential(text: str) -> None:
     for call in (
         lambda: GATE.cbs(text, b"", NOW),
@@ -98,7 +98,7 @@ def test_any_text_as_cbs_token_or_plain_credential(text: str) -> None:
 
 
 @given(st.sampled_from([SAS, WRAP]), st.data())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=5 * settings().max_examples)
 def test_a_mutated_token_grants_the_same_or_nothing(header: bytes, data: st.DataObject) -> None:
     position = data.draw(st.integers(0, len(header) - 1))
     removed = data.draw(st.integers(0, 3))
@@ -108,7 +108,7 @@ def test_a_mutated_token_grants_the_same_or_nothing(header: bytes, data: st.Data
 
 
 @given(st.text(max_size=40))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=5 * settings().max_examples)
 def test_any_uri(uri: str) -> None:
     host, path = split_resource(uri)
     assert "/" not in host
@@ -121,7 +121,7 @@ SEGMENT = st.text(min_size=1, max_size=8).filter(lambda text: "/" not in text an
 
 
 @given(st.lists(SEGMENT, max_size=4), st.lists(SEGMENT, max_size=4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=5 * settings().max_examples)
 def test_a_minted_token_covers_exactly_what_is_below_it(scope: list[str], path: list[str]) -> None:
     uri = f"sb://{HOST}/" + quote("/".join(scope))
     granted = GATE.grant(sas_token(uri, ROOT, KEY, FAR).encode(), b"", NOW)
