@@ -164,6 +164,7 @@ class AccessLog:
     not fit in the queue is dropped and counted."""
 
     def __init__(self, stream: TextIO, form: str) -> None:
+        self._stream = stream  # Held, or its descriptor could be closed under the thread.
         self._descriptor = stream.fileno()
         self._json = form == "json"
         self._lines: deque[tuple[Any, ...]] = deque(maxlen=LINES_MAX)
@@ -178,9 +179,8 @@ class AccessLog:
         if len(lines) >= LINES_MAX:
             self.dropped += 1
             return
-        lines.append(
-            (request.received, status, request.method, request.path, received, seconds, request.peer)
-        )
+        peer, note = request.peer, request.note
+        lines.append((request.received, status, request.method, request.path, received, seconds, peer, note))
 
     def close(self) -> None:
         self._ending = True
@@ -211,32 +211,30 @@ def _writable(descriptor: int) -> bool:
 
 
 def _text_line(
-    received: int, status: int, method: bytes, path: bytes, size: int, seconds: float, peer: str
+    received: int, status: int, method: bytes, path: bytes, size: int, seconds: float, peer: str, note: str
 ) -> str:
     moment = datetime.fromtimestamp(received / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
     where = ascii(path.decode("latin-1").lstrip("/"))[1:-1]
     verb = method.decode("latin-1")
-    return f"{moment}  {status}  {verb:<6}  {where}  {size} B  {seconds * 1000:.1f} ms  {peer}\n"
+    line = f"{moment}  {status}  {verb:<6}  {where}  {size} B  {seconds * 1000:.1f} ms  {peer}"
+    # Escaped, since a client chooses the path, and errors repeat what it sent.
+    return f"{line}  {ascii(note)[1:-1]}\n" if note else line + "\n"
 
 
 def _json_line(
-    received: int, status: int, method: bytes, path: bytes, size: int, seconds: float, peer: str
+    received: int, status: int, method: bytes, path: bytes, size: int, seconds: float, peer: str, note: str
 ) -> str:
-    return (
-        json.dumps(
-            {
-                "time": datetime.fromtimestamp(received / 1000, UTC).isoformat(timespec="milliseconds"),
-                "kind": "access",
-                "status": status,
-                "method": method.decode("latin-1"),
-                "path": path.decode("latin-1"),
-                "bytes": size,
-                "milliseconds": round(seconds * 1000, 3),
-                "peer": peer,
-            }
-        )
-        + "\n"
-    )
+    fields = {
+        "time": datetime.fromtimestamp(received / 1000, UTC).isoformat(timespec="milliseconds"),
+        "kind": "access",
+        "status": status,
+        "method": method.decode("latin-1"),
+        "path": path.decode("latin-1"),
+        "bytes": size,
+        "milliseconds": round(seconds * 1000, 3),
+        "peer": peer,
+    }
+    return json.dumps(fields | {"note": note} if note else fields) + "\n"
 
 
 class _JsonFormatter(logging.Formatter):

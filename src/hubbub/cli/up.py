@@ -38,7 +38,7 @@ _ENVIRONMENT = {"auto_envvar_prefix": "HUBBUB"}
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="[text]")
 @click.option("-q", "--quiet", is_flag=True, help="No access log.")
-@click.option("-v", "--verbose", count=True, help="Log refusals; twice: everything.")
+@click.option("-v", "--verbose", count=True, help="Log more; twice: everything.")
 @click.option("--ready-file", type=click.Path(), help="Written as JSON once the server is ready.")
 def up(**flags: Any) -> None:
     """Start the server in the foreground (also: hubbub serve).

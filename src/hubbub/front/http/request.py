@@ -43,6 +43,7 @@ class Request(msgspec.Struct, eq=False):
     announce: the `Connection` line an unusual client must be told; b"" for most.
     refusal: the whole response of a request that no handler shall see.
     context: what the door keeps with the request from `admit` to the answer.
+    note: what the access log shall say of it besides; "" for most.
 
     A msgspec structure only because it is built in C, in a third of the time of a slotted class.
     """
@@ -67,6 +68,7 @@ class Request(msgspec.Struct, eq=False):
     announce: bytes = b""
     refusal: bytes | None = None
     context: Any = None
+    note: str = ""
     _on_disconnect: Callable[[], None] | None = None
 
     @property
