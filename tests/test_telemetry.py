@@ -27,7 +27,7 @@ def numbers(live):
 
 def test_metrics_count_what_happened(tmp_path):
     with running(tmp_path, "--memory", "-q") as live:
-        for n in range(3):
+        for _ in range(3):
             live.call("POST", "/queue/messages", b"x" * 10)
         batch = b'[{"Body":"a"},{"Body":"b"},{"Body":"c"}]'
         kind = "application/vnd.microsoft.servicebus.json"

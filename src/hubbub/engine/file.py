@@ -15,7 +15,6 @@ Not here: what the bytes mean.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -25,9 +24,9 @@ from time import perf_counter
 
 from . import segment as fmt
 from .cleaning import Cleaner
-from .disk import FULL_ERRNOS, Disk
+from .disk import FULL_ERRNOS, Disk, own
 from .index import Index
-from .log import Closed, Corrupt, Done, EngineError, Full, Log, Owned, Put, Record
+from .log import Closed, Corrupt, Done, EngineError, Full, Log, Put, Record
 from .memory import find_time, keep_bytes
 
 SEGMENT_BYTES = 64 << 20
@@ -210,7 +209,7 @@ class FileEngine:
         self._jobs: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="hubbub-flush", daemon=True)
         os.makedirs(path, mode=0o700, exist_ok=True)
-        self._lock = _own(path)
+        self._lock = own(path)
         try:
             self.recovery = recover(self, progress)
             self.active = self.segments[max(self.segments)] if self.segments else self._first_segment()
@@ -583,19 +582,3 @@ def _lay_out_burials(flush: _Flush, group: Group, parts: list[bytes], position: 
         parts += (head, body)
         position += len(head) + len(body)
     return position
-
-
-def _own(path: str) -> int:
-    """The lock of the data folder, held while the descriptor is open. Raises Owned."""
-    descriptor = os.open(os.path.join(path, "LOCK"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-        os.close(descriptor)
-        raise Owned(
-            f"another hubbub (pid {owner}) uses {path}. Stop it, or give this one its own folder with --data"
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor

@@ -172,9 +172,9 @@ class RestDoor:
         body = error_body(status, text, tracking, tracker, self._clock.now())
         if status >= 500 and not isinstance(error, BrokerError):
             log.error("%s %s TrackingId:%s", status, path, tracking, exc_info=error)
-        elif request is None:
-            log.info("%s %s TrackingId:%s", status, text, tracking)
         else:
+            log.info("%s %s %s TrackingId:%s", status, path, text, tracking)
+        if request is not None:
             request.note = f"{text} TrackingId:{tracking}"
         head_only = request is not None and request.method == b"HEAD"
         standing = self.standing(request)
