@@ -114,11 +114,13 @@ def swt_key_of(key: str) -> str:
     return base64.b64encode(hashlib.sha256(key.encode()).digest()).decode()
 
 
-def starter_entities() -> tuple[AnyEntity, ...]:
+def starter_entities(limits: Limits) -> tuple[AnyEntity, ...]:
     """What is there so that the first curl works."""
+    found = (EventHub(path="events", partition_count=4), Queue(path="queue"))
+    if not limits.topics_allowed:
+        return found
     return (
-        EventHub(path="events", partition_count=4),
-        Queue(path="queue"),
+        *found,
         Topic(path="topic"),
         Subscription(path="topic/subscriptions/subscription", topic="topic", name="subscription"),
     )
@@ -129,10 +131,11 @@ def finished(config: Config, environment: dict[str, str]) -> Config:
     keys = keys_of(environment.get("HUBBUB_KEYS", ""))
     namespaces = config.namespaces or (NamespaceConfig(),)
     namespaces = tuple(replace(ns, keys=keys or ns.keys or (well_known(),)) for ns in namespaces)
-    if not any(ns.entities for ns in namespaces):
-        namespaces = (replace(namespaces[0], entities=starter_entities()), *namespaces[1:])
     config = replace(config, namespaces=namespaces)
     _check(config)
+    if not any(ns.entities for ns in namespaces):
+        first = replace(namespaces[0], entities=starter_entities(config.limits_of()))
+        config = replace(config, namespaces=(first, *namespaces[1:]))
     return config
 
 

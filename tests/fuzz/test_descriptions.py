@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fuzz.house import DOCUMENTED, House, request, statuses
+from house import DOCUMENTED, House, request, statuses
 
 ATOM = b"Content-Type: application/atom+xml;type=entry;charset=utf-8"
 SB = b'xmlns="http://schemas.microsoft.com/netservices/2010/10/servicebus/connect"'

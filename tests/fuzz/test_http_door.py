@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fuzz.house import DOCUMENTED, TOKEN, House, request, statuses
+from house import DOCUMENTED, TOKEN, House, request, statuses
 
 BATCH = b"Content-Type: application/vnd.microsoft.servicebus.json"
 ENTRY = (

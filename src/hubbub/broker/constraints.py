@@ -5,7 +5,10 @@ Not here: the bounds of single fields (`entity`), and what depends on which othe
 
 from __future__ import annotations
 
+import msgspec
+
 from .entity import (
+    DAY,
     AnyEntity,
     ConsumerGroup,
     EventHub,
@@ -19,6 +22,7 @@ from .entity import (
 from .errors import Invalid
 from .limits import Limits
 
+RETENTION_DAYS = 7
 CONFLICT = (
     "SubCode=40900. Conflict. You're requesting an operation that isn't allowed in the resource's current"
     " state. To know more visit https://aka.ms/sbResourceMgrExceptions."
@@ -37,6 +41,14 @@ def companions(entity: AnyEntity) -> list[AnyEntity]:
     return []
 
 
+def fitted(entity: AnyEntity, limits: Limits) -> AnyEntity:
+    """The entity with the defaults that depend on the tier."""
+    if isinstance(entity, EventHub) and not entity.retention:
+        days = min(RETENTION_DAYS, limits.retention_days_max or RETENTION_DAYS)
+        return msgspec.structs.replace(entity, retention=days * DAY)
+    return entity
+
+
 def check_limits(entity: AnyEntity, limits: Limits, namespace: str) -> None:
     """Raises Invalid for what the tier does not allow (REST reference 6)."""
     if isinstance(entity, EventHub):
@@ -45,7 +57,7 @@ def check_limits(entity: AnyEntity, limits: Limits, namespace: str) -> None:
                 f"SubCode=40000. The property 'PartitionCount' must be in 1..{limits.partitions_max}."
             )
         days = limits.retention_days_max
-        if days and entity.retention > days * 86_400_000:
+        if days and entity.retention > days * DAY:
             raise Invalid(f"SubCode=40000. The property 'MessageRetentionInDays' must be in 1..{days}.")
     elif isinstance(entity, Topic) and not limits.topics_allowed:
         raise Invalid(

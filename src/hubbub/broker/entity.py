@@ -206,7 +206,8 @@ class EventHub(_Securable, frozen=True, kw_only=True):
 
     noun: ClassVar[str] = "EventHub"
 
-    retention: int = 7 * DAY
+    retention: int = 0
+    """0 when it is made: as long as is usual in its tier."""
     retention_bytes_max: int = 0
     """Per partition; 0: no limit by size."""
     partition_count: int = 4
@@ -216,7 +217,7 @@ class EventHub(_Securable, frozen=True, kw_only=True):
         check_path(self.path, 256)
         if self.partition_count < 1:
             raise Invalid("SubCode=40000. The property 'PartitionCount' must be at least 1.")
-        if self.retention < 1:
+        if self.retention < 0:
             raise Invalid("SubCode=40000. The property 'MessageRetentionInDays' must be positive.")
 
 

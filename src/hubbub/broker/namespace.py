@@ -16,7 +16,7 @@ import msgspec
 from ..clock import Clock
 from ..engine.log import Engine, EngineError, Log, Put
 from .access import Authority, Bearer, Gate, SharedKey, rights_of
-from .constraints import check_limits, check_unchanged, companions, exists_text
+from .constraints import check_limits, check_unchanged, companions, exists_text, fitted
 from .entity import (
     AnyEntity,
     ConsumerGroup,
@@ -120,6 +120,7 @@ class Namespace:
         if entity.key in self._entities:
             raise AlreadyExists(exists_text(entity, self.name))
         self._check_idle([entity.key])
+        entity = fitted(entity, self.limits)
         self._check(entity)
         stamp = self._stamp()
         entity = msgspec.structs.replace(entity, created=stamp, updated=stamp)
@@ -132,6 +133,7 @@ class Namespace:
         if old is None or type(old) is not type(entity):
             raise NotFound(f"Entity '{entity.path}' was not found.")
         self._check_idle([entity.key])
+        entity = fitted(entity, self.limits)
         check_unchanged(old, entity)
         entity.validate()
         check_limits(entity, self.limits, self.name)

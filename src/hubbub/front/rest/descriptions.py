@@ -90,7 +90,10 @@ def _integer(text: str) -> int:
 
 
 def _days(text: str) -> int:
-    return _integer(text) * DAY
+    days = _integer(text)
+    if days < 1:
+        raise Invalid("SubCode=40000. The property 'MessageRetentionInDays' must be positive.")
+    return days * DAY
 
 
 def _days_text(length: int) -> str:

@@ -19,7 +19,6 @@ from urllib.parse import parse_qs, quote
 
 from ...broker.access import Action, Grant, Right
 from ...broker.entity import (
-    DAY,
     AnyEntity,
     ConsumerGroup,
     EventHub,
@@ -323,14 +322,10 @@ def _entry(request: Request, namespace: Namespace, entity: AnyEntity, status: in
 
 
 def _given(namespace: Namespace, kind: type, place: Place) -> dict[str, Any]:
-    """What a description does not say: where the entity is, and defaults this namespace allows."""
+    """What a description does not say: where the entity is."""
     parent = namespace.entity(place.parent)
     spelled = parent.path if parent is not None else place.parent
-    given = descriptions.identity(kind, place.path, spelled, place.name)
-    days = namespace.limits.retention_days_max
-    if kind is EventHub and days:
-        given["retention"] = min(7, days) * DAY
-    return given
+    return descriptions.identity(kind, place.path, spelled, place.name)
 
 
 def _preconditions(request: Request, old: AnyEntity | None) -> bool:

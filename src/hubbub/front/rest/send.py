@@ -15,8 +15,11 @@ from xml.sax.saxutils import escape, quoteattr
 
 from ...broker.entity import EventHub, Queue, Topic
 from ...broker.errors import Disabled, Invalid, TooLarge
+from ...broker.limits import Limits
 from ...broker.message import Message
 from ...broker.namespace import Namespace
+from ...wire.amqp.message import section_map, split
+from ...wire.amqp.types import encode
 from ..http.request import Request
 from . import batch
 from .errors import HttpError
@@ -94,9 +97,10 @@ class Send:
         size_max = self.size_max(route.namespace, route.entity)  # type: ignore[arg-type]
         if size > size_max > 0:
             raise self.too_large(route.namespace, route.entity, size)  # type: ignore[arg-type]
-        total = size - len(request.body)
-        if route.hub is None and len(messages) == 1 and total > limits.properties_bytes_max > 0:
-            raise HttpError(403, "SubCode=40000. The properties of a message are limited to 64 KB in all.")
+        if route.hub is None:
+            for message in messages:
+                if len(message.payload) > limits.property_bytes_max > 0:
+                    _check_properties(message, limits)
 
     def _created_when_durable(
         self, request: Request, route: Route, count: int
@@ -159,6 +163,19 @@ def _check_publisher(message: Message, publisher: str) -> None:
     if message.partition_key not in (None, publisher):
         raise Invalid("SubCode=40000. The PartitionKey must be the publisher's name.")
     message.partition_key = message.publisher = publisher
+
+
+def _check_properties(message: Message, limits: Limits) -> None:
+    """REST reference 6. Asked only of messages that are large enough to fail."""
+    sections = split(message.payload)
+    one, all_of_them = limits.property_bytes_max, limits.properties_bytes_max
+    if len(sections.properties) + len(sections.application_properties) > all_of_them > 0:
+        text = f"The properties of a message are limited to {all_of_them // 1024} KB in all."
+        raise HttpError(403, f"SubCode=40000. {text}")
+    for name, value in section_map(sections.application_properties).items():
+        if len(encode(name)) + len(encode(value)) > one:
+            text = f"The property '{name:.60}' is over the limit of {one // 1024} KB for one property."
+            raise HttpError(403, f"SubCode=40000. {text}")
 
 
 def _entry(uri: str, content: bytes, now: int) -> bytes:

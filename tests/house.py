@@ -9,7 +9,7 @@ from front.http_peer import MemoryTransport
 from hubbub import __version__
 from hubbub.broker.access import SharedKey, rights_of, sas_token
 from hubbub.broker.entity import EventHub, Queue, Subscription, Topic
-from hubbub.broker.limits import PROFILES
+from hubbub.broker.limits import PROFILES, Limits
 from hubbub.broker.namespace import Namespace
 from hubbub.broker.node import Broker
 from hubbub.clock import ManualClock
@@ -39,18 +39,16 @@ _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) [^\r\n]*\r\n")
 class House:
     """Namespace `contoso` with a hub, a queue and a topic, and any number of connections to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits = PROFILES["standard"]) -> None:
         self.runner = asyncio.Runner()
         self.clock = ManualClock()
-        self.runner.run(self._build())
+        self.runner.run(self._build(limits))
 
-    async def _build(self) -> None:
+    async def _build(self, limits: Limits) -> None:
         engine = MemoryEngine()
         root = SharedKey(ROOT, rights_of(["Listen", "Send", "Manage"]), KEY)
         hosts = frozenset({"contoso", HOST})
-        self.namespace = Namespace(
-            "contoso", engine, self.clock, PROFILES["standard"], hosts=hosts, keys=(root,)
-        )
+        self.namespace = Namespace("contoso", engine, self.clock, limits, hosts=hosts, keys=(root,))
         await self._restore()
         broker = Broker(engine, self.clock, [self.namespace])
         meter = Meter(broker)
@@ -68,7 +66,8 @@ class House:
             Topic(path="topic"),
             Subscription(path="topic/subscriptions/s", topic="topic", name="s"),
         ):
-            if self.namespace.entity(entity.path) is None:
+            allowed = self.namespace.limits.topics_allowed or isinstance(entity, (EventHub, Queue))
+            if allowed and self.namespace.entity(entity.path) is None:
                 await self.namespace.create(entity)
 
     def restore(self) -> None:
