@@ -63,6 +63,10 @@ class Cleaner:
 
     def _begin(self, segment: Segment) -> None:
         engine = self._engine
+        if self._stopped:
+            # The engine was closed meanwhile, its files with it.
+            self._rest()
+            return
         carried = {n for n in segment.targets if n in engine.segments and n != segment.number}
         if not segment.live and not carried:
             self._remove(segment)
@@ -125,6 +129,11 @@ class Cleaner:
         head = fmt.LENGTH_CRC.pack(len(payload), crc) + tail
         group.entries.append((log, entry.sequence, entry.count, head, payload))
         group.size += entry.size
+        if len(alive) < entry.count:
+            # What buried a part of the record stands before the copy, where replay would not find it.
+            lost = set(range(max(entry.sequence, log.first), entry.sequence + entry.count)).difference(alive)
+            group.carried += [(log.id, s, 0) for s in sorted(lost)]
+            group.size += fmt.DEAD_ITEM.size * len(lost)
 
     def _carry(self, group: Group, segment: Segment, entry: fmt.Entry) -> None:
         engine = self._engine

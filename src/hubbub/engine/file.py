@@ -95,20 +95,15 @@ class FileLog:
 
     def move(self, sequence: int, count: int, location: int, size: int) -> None:
         """What is still alive of a record now stands elsewhere."""
-        old = 0
-        for s in range(sequence, sequence + count):
-            old = self.index.get(s)[0] or old
-            if self.index.get(s)[0]:
-                self.index.set(s, 1, location, size)
+        old = self.index.move(sequence, count, location, size)
         self.engine.release(old or location, size)
 
     def bury(self, sequence: int) -> None:
         location, size = self.index.get(sequence)
         if not location:
             return
-        self.index.clear(sequence)
         self.count -= 1
-        if self.index.get(sequence + 1)[0] != location and self.index.get(sequence - 1)[0] != location:
+        if not self.index.clear(sequence):
             self.bytes -= size - fmt.ENTRY.size
             self.engine.release(location, size)
         if sequence == self.first:
@@ -136,7 +131,7 @@ class Group:
         self.moved = False
         """The entries are copies of live records, made by cleaning, and complete with their headers."""
         self.carried: list[tuple[int, int, int]] = []
-        """Burials to write again, made by cleaning: (log id, sequence, segment)."""
+        """Burials to write again, made by cleaning: (log id, sequence, segment; 0: that of this write)."""
         self.size = 0
         self.done = done
 
@@ -259,7 +254,9 @@ class FileEngine:
             self.dying.update(group.dead)
             size += 16 * len(dead) + 36
         if trims or drops:
-            group.trims, group.drops = trims, drops
+            # Never what is appended after this: it may be in the same flush.
+            group.trims = [(log, min(before, log.next)) for log, before in trims]
+            group.drops = drops
             size += 36 * (len(trims) + len(drops))
         group.size = size
         self.submit(group)
@@ -570,6 +567,7 @@ def _lay_out_burials(flush: _Flush, group: Group, parts: list[bytes], position: 
         flush.targets.add(target)
         items.append(fmt.DEAD_ITEM.pack(log.id, sequence, target))
     for log_id, sequence, target in group.carried:
+        target = target or number
         flush.targets.add(target)
         items.append(fmt.DEAD_ITEM.pack(log_id, sequence, target))
     if items:

@@ -1,7 +1,8 @@
 """Where the records of a log stand: compact arrays of locations, in chunks of 512 sequences.
 
 A location is `segment << 32 | offset`; 0 means dead. A chunk without a live record is dropped, so memory
-and scans are proportional to what lives. A record of several sequences fills all its slots.
+and scans are proportional to what lives. A record of several sequences fills all its slots; once one of
+them died, how many still live is counted.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ class Chunk:
 class Index:
     """sequence → (location, entry size)."""
 
-    __slots__ = ("_chunks", "_number", "_tail")
+    __slots__ = ("_chunks", "_number", "_spans", "_tail")
 
     def __init__(self) -> None:
         self._chunks: dict[int, Chunk] = {}
+        self._spans: dict[int, int] = {}
+        """Location of a record that died in part → how many of its sequences live."""
         self._number = -1
         self._tail: Chunk | None = None
 
@@ -60,17 +63,47 @@ class Index:
             sequence += n
             count -= n
 
-    def clear(self, sequence: int) -> None:
+    def move(self, sequence: int, count: int, location: int, size: int) -> int:
+        """What lives of a record now stands at `location`; returns where it stood, 0 if nothing lives."""
+        old = 0
+        for s in range(sequence, sequence + count):
+            here = self.get(s)[0]
+            if here:
+                old = here
+                self.set(s, 1, location, size)
+        if old in self._spans:
+            self._spans[location] = self._spans.pop(old)
+        return old
+
+    def clear(self, sequence: int) -> int:
+        """Forgets one sequence; returns how many others of its record live."""
         number, slot = sequence >> 9, sequence & 511
         chunk = self._chunks.get(number)
         if chunk is None or not chunk.locations[slot]:
-            return
+            return 0
+        location = chunk.locations[slot]
         chunk.locations[slot] = 0
         chunk.alive -= 1
         if not chunk.alive:
             del self._chunks[number]
             if number == self._number:
                 self._number, self._tail = -1, None
+        return self._left(sequence, location)
+
+    def _left(self, sequence: int, location: int) -> int:
+        if self._spans and location in self._spans:
+            left = self._spans.pop(location) - 1
+        else:
+            # The first to die: the others stand around it without a gap.
+            low = high = sequence
+            while self.get(low - 1)[0] == location:
+                low -= 1
+            while self.get(high + 1)[0] == location:
+                high += 1
+            left = high - low
+        if left:
+            self._spans[location] = left
+        return left
 
     def next_alive(self, sequence: int) -> int | None:
         number, slot = sequence >> 9, sequence & 511

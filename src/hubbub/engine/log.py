@@ -97,7 +97,7 @@ class Log(Protocol):
         there is any, then no more than `count_max` records and about `bytes_max` bytes."""
 
     def find(self, time: int) -> int:
-        """The first sequence appended at or after `time`; `durable` if there is none."""
+        """The first live sequence appended at or after `time`; `durable` if there is none."""
 
     def keep(self, bytes_max: int) -> int:
         """The lowest sequence from which on the log holds no more than about `bytes_max` bytes."""

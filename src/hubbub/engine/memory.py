@@ -195,7 +195,8 @@ class _Times(Sequence[int]):
 
 def find_time(log: Log, time: int) -> int:
     """Binary search by record time (times never decrease within a log)."""
-    return log.first + bisect_left(_Times(log), time)
+    found = log.next_alive(log.first + bisect_left(_Times(log), time))
+    return log.durable if found is None else found
 
 
 def keep_bytes(log: Log, bytes_max: int) -> int:

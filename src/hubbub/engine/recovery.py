@@ -41,6 +41,10 @@ def recover(engine: FileEngine, progress: Callable[[int, int], object] | None) -
         read += os.path.getsize(path)
         if progress is not None:
             progress(read, total)
+    for log in engine.by_id.values():
+        # What was buried in segments that are gone never came by.
+        following = log.index.next_alive(log.first)
+        log.first = log.durable if following is None else following
     return recovery
 
 
