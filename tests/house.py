@@ -18,6 +18,7 @@ from hubbub.front.api.api import Api
 from hubbub.front.api.health import Probe
 from hubbub.front.http.limits import HttpLimits
 from hubbub.front.http.server import HttpServer
+from hubbub.front.letters import Letters
 from hubbub.front.rest.door import RestDoor, RestOptions
 from hubbub.front.rest.management import Management
 from hubbub.telemetry import Meter
@@ -48,7 +49,9 @@ class House:
         engine = MemoryEngine()
         root = SharedKey(ROOT, rights_of(["Listen", "Send", "Manage"]), KEY)
         hosts = frozenset({"contoso", HOST})
-        self.namespace = Namespace("contoso", engine, self.clock, limits, hosts=hosts, keys=(root,))
+        self.namespace = Namespace(
+            "contoso", engine, self.clock, limits, hosts=hosts, keys=(root,), letters=Letters()
+        )
         await self._restore()
         broker = Broker(engine, self.clock, [self.namespace])
         meter = Meter(broker)

@@ -26,11 +26,14 @@ from .broker.entity import (
     ConsumerGroup,
     EventHub,
     Queue,
+    Rule,
     Subscription,
     Topic,
     consumer_group_path,
+    rule_path,
     subscription_path,
 )
+from .broker.filters import CORRELATED, CorrelationFilter, Filter, SqlFilter
 from .broker.limits import PROFILES, Limits
 
 WELL_KNOWN_NAME = "RootManageSharedAccessKey"
@@ -449,10 +452,10 @@ def _emulator_bus(path: str, item: dict[str, Any]) -> NamespaceConfig:
         name = topic["Name"]
         entities.append(Topic(path=name, **_emulator_properties(path, topic)))
         for sub in topic.get("Subscriptions", []):
-            _refuse_rules(path, name, sub)
             values = _emulator_properties(path, sub)
             where = subscription_path(name, sub["Name"])
             entities.append(Subscription(path=where, topic=name, name=sub["Name"], **values))
+            entities += [_emulator_rule(path, where, rule) for rule in sub.get("Rules", [])]
     return NamespaceConfig(name=str(item["Name"]).lower(), entities=tuple(entities))
 
 
@@ -466,16 +469,37 @@ def _emulator_properties(path: str, item: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _refuse_rules(path: str, topic: str, subscription: dict[str, Any]) -> None:
-    """Rejected, not ignored: a subscription that gets everything would look as if it worked."""
-    for rule in subscription.get("Rules", []):
-        properties = rule.get("Properties", {})
-        expression = properties.get("SqlFilter", {}).get("SqlExpression", "").replace(" ", "")
-        if properties.get("FilterType", "").lower() != "sql" or expression != "1=1":
-            raise ConfigError(
-                f"{path}: rule '{rule.get('Name')}' of {topic}/{subscription.get('Name')}: only the filter"
-                " 1=1 is supported by this version. Remove the rule to go on without it."
-            )
+def _emulator_rule(path: str, subscription: str, item: dict[str, Any]) -> Rule:
+    name, properties = str(item["Name"]), item.get("Properties", {})
+    where = rule_path(subscription, name)
+    action, parameters = properties.get("Action", {}), {}
+    kind = str(properties.get("FilterType", "Sql")).lower()
+    if kind == "sql":
+        wanted: Filter = SqlFilter(expression=properties.get("SqlFilter", {}).get("SqlExpression", "1=1"))
+    elif kind == "correlation":
+        found = properties.get("CorrelationFilter", {})
+        system = {
+            _CORRELATED[n]: str(v) for n, v in found.items() if n in _CORRELATED and v not in ("", None)
+        }
+        parameters = {n: _typed(v) for n, v in (found.get("Properties") or {}).items()}
+        wanted = CorrelationFilter(system=system, properties=parameters)
+    else:
+        raise ConfigError(
+            f"{path}: rule '{where}': the filter type must be Sql or Correlation, not '{kind}'."
+        )
+    text = str(action.get("SqlExpression", ""))
+    return Rule(path=where, subscription=subscription, name=name, filter=wanted, action=text)
+
+
+_CORRELATED = {name: name for name in CORRELATED} | {"Subject": "Label"}
+
+
+def _typed(value: Any) -> tuple[str, str]:
+    """A JSON value as rules carry values."""
+    if isinstance(value, bool):
+        return "boolean", str(value).lower()
+    kind = {int: "long", float: "double"}.get(type(value), "string")
+    return kind, str(value)
 
 
 def environment() -> dict[str, str]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .broker.access import SharedKey, acs_issuer, signing_key
-from .broker.entity import EventHub, Queue, Subscription, Topic
+from .broker.entity import EventHub, Queue, Rule, Subscription, Topic
 from .broker.errors import AlreadyExists
 from .broker.namespace import Namespace
 from .broker.node import Broker
@@ -31,6 +31,7 @@ from .engine.log import Engine
 from .front.api import Api, Probe
 from .front.http.limits import HttpLimits
 from .front.http.server import HttpServer
+from .front.letters import Letters
 from .front.rest.door import RestDoor, RestOptions
 from .front.rest.management import Management
 from .front.rest.wrap import wrap_response
@@ -132,6 +133,7 @@ class Server:
             swt_issuers={acs_issuer(ns.name): _swt_key(ns)},
             jwt=self._jwt,
             open=self.config.auth == "open",
+            letters=Letters(),
         )
 
     def _wrap(self, namespace: Namespace, form: bytes, host: bytes, now: int) -> Any:
@@ -259,8 +261,9 @@ async def _ensure(namespace: Namespace, ns: NamespaceConfig) -> None:
     """Creates what the configuration names and is not there yet; what is there stays as it is."""
     for entity in ns.entities:
         if namespace.entity(entity.path) is None:
+            rules = (e for e in ns.entities if isinstance(e, Rule) and e.subscription == entity.path)
             with contextlib.suppress(AlreadyExists):
-                await namespace.create(entity)
+                await namespace.create(entity, next(rules, None))
 
 
 def _url(scheme: str, host: str, listener: asyncio.Server) -> str:

@@ -13,6 +13,7 @@ from hubbub.broker.namespace import Namespace
 from hubbub.clock import ManualClock
 from hubbub.engine.memory import MemoryEngine
 from hubbub.front.http.request import Request
+from hubbub.front.letters import Letters
 from hubbub.front.rest.errors import XML, error_body, status_of, text_of
 from hubbub.front.rest.management import Management
 from hubbub.front.rest.route import segments_of
@@ -66,7 +67,13 @@ class Peer:
         root = SharedKey(ROOT, rights_of(["Listen", "Send", "Manage"]), KEY)
         hosts = frozenset({"contoso", HOST})
         self.namespace = Namespace(
-            "contoso", MemoryEngine(), self.clock, PROFILES[profile], hosts=hosts, keys=(root,)
+            "contoso",
+            MemoryEngine(),
+            self.clock,
+            PROFILES[profile],
+            hosts=hosts,
+            keys=(root,),
+            letters=Letters(),
         )
         self.management = Management(self.clock)
         self.token = sas_token(HOST, ROOT, KEY, FAR)

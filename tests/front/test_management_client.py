@@ -16,6 +16,7 @@ from azure.core.pipeline.transport import HttpTransport, RequestsTransportRespon
 from azure.servicebus.management import (
     AccessRights,
     AuthorizationRule,
+    FalseRuleFilter,
     ServiceBusAdministrationClient,
     SqlRuleAction,
     SqlRuleFilter,
@@ -208,10 +209,17 @@ class TestOfficialClient:
         client.update_rule("t", "s", made)
         client.create_rule("t", "s", "sql", filter=SqlRuleFilter("1=1"))
         assert [rule.name for rule in client.list_rules("t", "s")] == ["$Default", "All", "sql"]
-        with pytest.raises(HttpResponseError, match="no filters but TrueFilter"):
-            client.create_rule("t", "s", "f", filter=SqlRuleFilter("a = 1"))
-        with pytest.raises(HttpResponseError, match="no rule actions"):
-            client.create_rule("t", "s", "a", filter=TrueRuleFilter(), action=SqlRuleAction("SET a = 1"))
+        parameters = {"@n": 1, "@t": "x", "@b": True, "@d": 2.5, "@w": datetime.datetime(2026, 1, 2)}
+        client.create_rule("t", "s", "f", filter=SqlRuleFilter("a = @n OR b = @t", parameters=parameters))
+        found = client.get_rule("t", "s", "f")
+        assert found.filter.sql_expression == "a = @n OR b = @t"
+        assert found.filter.parameters == parameters
+        client.create_rule("t", "s", "a", filter=FalseRuleFilter(), action=SqlRuleAction("SET a = 1"))
+        found = client.get_rule("t", "s", "a")
+        assert isinstance(found.filter, FalseRuleFilter)
+        assert found.action.sql_expression == "SET a = 1"
+        for name in ("f", "a"):
+            client.delete_rule("t", "s", name)
         client.delete_rule("t", "s", "all")
         with pytest.raises(ResourceNotFoundError):
             client.get_rule("t", "s", "all")

@@ -29,10 +29,12 @@ CONFLICT = (
 )
 
 
-def companions(entity: AnyEntity) -> list[AnyEntity]:
-    """What is born with an entity."""
+def companions(entity: AnyEntity, rule: Rule | None) -> list[AnyEntity]:
+    """What is born with an entity; `rule` instead of the one that takes everything."""
     created, updated = entity.created, entity.updated
     if isinstance(entity, Subscription):
+        if rule is not None:
+            return [msgspec.structs.replace(rule, created=created, updated=updated)]
         path = rule_path(entity.path, "$Default")
         return [Rule(path=path, subscription=entity.path, name="$Default", created=created, updated=updated)]
     if isinstance(entity, EventHub):

@@ -13,6 +13,7 @@ from typing import ClassVar, TypeAlias
 import msgspec
 
 from .errors import Invalid
+from .filters import ActiveRule, Filter, SqlFilter, Typed, activate
 
 FOREVER = 922337203685477
 """TimeSpan.MaxValue in whole milliseconds: no limit."""
@@ -191,13 +192,22 @@ class Rule(Entity, frozen=True, kw_only=True):
     subscription: str
     """The path of its subscription."""
     name: str
+    filter: Filter = SqlFilter()
+    action: str = ""
+    """Statements that change the copy; empty: no action."""
+    action_parameters: dict[str, Typed] = {}
 
     @property
     def parent(self) -> str:
         return self.subscription
 
+    def active(self) -> ActiveRule:
+        """The rule as functions. Raises Invalid."""
+        return activate(self.filter, self.action, self.action_parameters)
+
     def validate(self) -> None:
         super().validate()
+        self.active()
         check_segment(self.name, 50)
 
 

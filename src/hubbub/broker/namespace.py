@@ -44,7 +44,7 @@ from .limits import Limits
 from .message import Message
 from .partitions import Start, partition_number
 from .receiver import Delivery, History, Receiver, Terms, busy, forget, remember
-from .topic import Fanout
+from .topic import Fanout, Letters
 
 E = TypeVar("E", bound=Entity)
 Done = Callable[[Exception | None], object]
@@ -72,6 +72,7 @@ class Namespace:
         swt_issuers: dict[str, str] | None = None,
         jwt: Bearer | None = None,
         open: bool = False,
+        letters: Letters | None = None,
     ) -> None:
         self.name = name
         self.limits = limits
@@ -79,6 +80,7 @@ class Namespace:
         self.created = clock.now()
         self._engine = engine
         self._clock = clock
+        self._letters = letters
         self._definitions = engine.open(f"{name}:$entities", 1)
         self._entities: dict[str, AnyEntity] = {}
         self._at: dict[str, int] = {}
@@ -89,9 +91,9 @@ class Namespace:
         self.histories: dict[str, History] = {}
         self._moment = 0
         self.version = 0
+        """Changes with every entity and key: what a door remembers about an older one is void."""
         self._terms_version = 0
         self._terms_known: dict[str, Terms] = {}
-        """Changes with every entity and key: what a door remembers about an older one is void."""
         # The host names of the namespace, its short name among them.
         self.gate = Gate(Authority(name, hosts), self, swt_issuers, jwt, open)
         self._load()
@@ -115,16 +117,21 @@ class Namespace:
         found = [e for e in self._entities.values() if type(e) is kind and e.parent.lower() == above]
         return sorted(found, key=lambda e: e.key)
 
-    async def create(self, entity: AnyEntity) -> AnyEntity:
-        """Raises AlreadyExists, Invalid, NotFound (its parent), QuotaExceeded, Busy."""
+    async def create(self, entity: AnyEntity, rule: Rule | None = None) -> AnyEntity:
+        """`rule`: a subscription's first one, if not the one that takes everything.
+
+        Raises AlreadyExists, Invalid, NotFound (its parent), QuotaExceeded, Busy.
+        """
         if entity.key in self._entities:
             raise AlreadyExists(exists_text(entity, self.name))
         self._check_idle([entity.key])
         entity = fitted(entity, self.limits)
         self._check(entity)
+        if rule is not None:
+            rule.validate()
         stamp = self._stamp()
         entity = msgspec.structs.replace(entity, created=stamp, updated=stamp)
-        await self._write([entity, *companions(entity)])
+        await self._write([entity, *companions(entity, rule)])
         return entity
 
     async def update(self, entity: AnyEntity) -> AnyEntity:
@@ -418,11 +425,11 @@ class Namespace:
                 self.hubs[key] = Hub(entity, self._engine, logs)
             self.hubs[key].entity = entity
         elif isinstance(entity, Topic) and new:
-            self.topics[key] = Fanout(logs[0], self._engine)
+            self.topics[key] = Fanout(logs[0], self._engine, self._letters)
         elif isinstance(entity, (Queue, Subscription)) and new:
             self._install_receiver(entity, logs)
         elif isinstance(entity, Rule):
-            self._fanout_of(entity).rules[entity.parent.lower()] += new
+            self._fanout_of(entity).rules.setdefault(entity.parent.lower(), {})[key] = entity.active()
         if isinstance(entity, (Queue, Topic)) and entity.requires_duplicate_detection and new:
             self.histories[key] = History(logs[-1])
             self.histories[key].load(self._clock.now() - entity.duplicate_window)
@@ -454,7 +461,7 @@ class Namespace:
             if name in self.receivers:
                 self.receivers.pop(name).stop()
         if isinstance(entity, Rule) and entity.parent.lower() in self._entities:
-            self._fanout_of(entity).rules[entity.parent.lower()] -= 1
+            self._fanout_of(entity).rules.get(entity.parent.lower(), {}).pop(key, None)
         if isinstance(entity, Subscription) and entity.topic.lower() in self.topics:
             fanout = self.topics[entity.topic.lower()]
             fanout.subscriptions.pop(key, None)
@@ -485,8 +492,14 @@ class Namespace:
             topic = self._entities[entity.topic.lower()]
             assert isinstance(topic, Topic)
             ttl = min(ttl, topic.default_ttl)
+        on_filter_error = isinstance(entity, Subscription) and entity.dead_letter_on_filter_error
         return Terms(
-            entity.lock_duration, entity.deliveries_max, ttl, entity.dead_letter_on_expiration, entity.path
+            entity.lock_duration,
+            entity.deliveries_max,
+            ttl,
+            entity.dead_letter_on_expiration,
+            entity.path,
+            on_filter_error,
         )
 
     def _dead_letter_terms(self, key: str) -> Terms:

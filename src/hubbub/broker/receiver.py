@@ -65,6 +65,7 @@ class Terms(NamedTuple):
     dead_letter_on_expiration: bool
     source: str
     """The entity's path, as it stands in dead-lettered messages."""
+    dead_letter_on_filter_error: bool = False
 
 
 class Waiter:

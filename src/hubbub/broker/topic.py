@@ -1,29 +1,42 @@
-"""A topic at work: a copy of each message goes to every subscription, in the same append.
+"""A topic at work: every subscription that wants a message gets its copies, all in one append.
 
 The topic's own log holds no messages; it only counts, so that sequence numbers go on after a restart.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import msgspec
 
 from ..engine.log import Engine, EngineError, Log, Put
+from .filters import ActiveRule, FilterError, Letter
 from .message import Message
 from .receiver import History, Receiver, busy, forget, remember
 
+TAKE_ALL = ActiveRule(None, None)
+
+
+class Letters(Protocol):
+    """Who can open encoded messages. The broker itself never does."""
+
+    def open(self, message: Message, now: int) -> Letter: ...
+
+    def close(self, message: Message, letter: Letter) -> Message:
+        """The message with the changes of the letter."""
+
 
 class Fanout:
-    __slots__ = ("_engine", "log", "rules", "subscriptions")
+    __slots__ = ("_engine", "_letters", "log", "rules", "subscriptions")
 
-    def __init__(self, log: Log, engine: Engine) -> None:
+    def __init__(self, log: Log, engine: Engine, letters: Letters | None) -> None:
         self.log = log
         self._engine = engine
+        self._letters = letters
         self.subscriptions: dict[str, Receiver] = {}
-        self.rules: Counter[str] = Counter()
-        """Rules per subscription. Each matches everything yet; without any, nothing is delivered."""
+        self.rules: dict[str, dict[str, ActiveRule]] = {}
+        """By subscription and rule. Without any, nothing is delivered."""
 
     def send(
         self,
@@ -33,17 +46,17 @@ class Fanout:
         done: Callable[[Exception | None], object],
     ) -> None:
         """Atomic over all messages and subscriptions. `done` as in Namespace.send."""
-        log = self.log
-        first = log.next
-        puts = [Put(log, b"", len(messages))]
+        first = self.log.next
+        puts = [Put(self.log, b"", len(messages))]
+        stamped = [
+            msgspec.structs.replace(message, enqueued_sequence=first + nth)
+            for nth, message in enumerate(messages)
+        ]
         noted: list[tuple[Receiver, list[int]]] = []
-        for key, receiver in self.subscriptions.items():
-            if not self.rules[key]:
-                continue
+        for receiver, copies in self._copies(stamped, now):
             notes: list[int] = []
-            for nth, message in enumerate(messages):
-                copy = msgspec.structs.replace(message, enqueued_sequence=first + nth)
-                receiver.enclose(copy, nth, now, puts, notes)
+            for nth, message in enumerate(copies):
+                receiver.enclose(message, nth, now, puts, notes)
             noted.append((receiver, notes))
         remember(history, messages, now, puts)
 
@@ -54,5 +67,67 @@ class Fanout:
                 forget(history, messages)
             done(busy(error))
 
-        trims = ((log, first),) if first > log.first else ()
+        trims = ((self.log, first),) if first > self.log.first else ()
         self._engine.append(puts, now, appended, trims=trims)
+
+    def _copies(self, messages: Sequence[Message], now: int) -> list[tuple[Receiver, Sequence[Message]]]:
+        """What each receiver gets. A letter is opened once, and only if a rule needs to look."""
+        found: list[tuple[Receiver, Sequence[Message]]] = []
+        letters: list[Letter] = []
+        for key, receiver in self.subscriptions.items():
+            rules = list(self.rules.get(key, {}).values())
+            if all(rule == TAKE_ALL for rule in rules):
+                if rules:
+                    found.append((receiver, messages))
+                continue
+            if not letters:
+                assert self._letters is not None
+                letters = [self._letters.open(message, now) for message in messages]
+            copies, dead = self._chosen(receiver, rules, messages, letters)
+            found.append((receiver, copies))
+            if dead and receiver.dead_letters is not None:
+                found.append((receiver.dead_letters, dead))
+        return found
+
+    def _chosen(
+        self,
+        receiver: Receiver,
+        rules: Sequence[ActiveRule],
+        messages: Sequence[Message],
+        letters: Sequence[Letter],
+    ) -> tuple[list[Message], list[Message]]:
+        """What one subscription gets, and what is buried because a rule could not be evaluated."""
+        copies: list[Message] = []
+        dead: list[Message] = []
+        for message, letter in zip(messages, letters, strict=True):
+            try:
+                copies += self._applied(rules, message, letter)
+            except FilterError as error:
+                if receiver.terms().dead_letter_on_filter_error:
+                    dead.append(_unfiltered(message, receiver.path, error))
+        return copies, dead
+
+    def _applied(self, rules: Sequence[ActiveRule], message: Message, letter: Letter) -> list[Message]:
+        """One copy for all rules without an action, and one for each with. Raises FilterError."""
+        assert self._letters is not None
+        changed: list[Message] = []
+        plain = False
+        for rule in rules:
+            if rule.matches is not None and rule.matches(letter) is not True:
+                continue
+            if rule.act is None:
+                plain = True
+                continue
+            copy = letter.copy()
+            rule.act(copy)
+            changed.append(self._letters.close(message, copy))
+        return [message, *changed] if plain else changed
+
+
+def _unfiltered(message: Message, path: str, error: FilterError) -> Message:
+    return msgspec.structs.replace(
+        message,
+        dead_letter_source=path,
+        dead_letter_reason="FilterEvaluationException",
+        dead_letter_description=str(error),
+    )

@@ -37,6 +37,7 @@ from ...broker.entity import (
 from ...broker.errors import Invalid
 from ...broker.namespace import Namespace
 from .atom import SB, XSI, Element, exact, tag
+from .rules import read_rule, write_action, write_filter
 
 COUNTS = "http://schemas.microsoft.com/netservices/2011/06/servicebus"
 ARRAYS = "http://schemas.microsoft.com/2003/10/Serialization/Arrays"
@@ -209,15 +210,13 @@ def _authorization_rule(rule: AuthorizationRule) -> str:
 
 
 def _filter(namespace: Namespace, entity: AnyEntity) -> str:
-    # Every stored rule passed `_check_rule`, so there is no other filter yet.
-    return (
-        '<Filter i:type="TrueFilter"><SqlExpression>1=1</SqlExpression>'
-        "<CompatibilityLevel>20</CompatibilityLevel></Filter>"
-    )
+    assert isinstance(entity, Rule)
+    return write_filter(entity)
 
 
 def _action(namespace: Namespace, entity: AnyEntity) -> str:
-    return '<Action i:type="EmptyRuleAction"/>'
+    assert isinstance(entity, Rule)
+    return write_action(entity)
 
 
 def _name(namespace: Namespace, entity: AnyEntity) -> str:
@@ -391,6 +390,8 @@ def read(
     rules = element.child("AuthorizationRules")
     if rules is not None and kind in (Queue, Topic, EventHub):
         values["authorization_rules"] = _read_rules(rules, getattr(old, "authorization_rules", ()), now)
+    if kind is Rule:
+        values |= read_rule(element)
     _check_rest(kind, element, values.get("name", ""))
     entity: AnyEntity = kind(**values)
     return entity
@@ -442,9 +443,7 @@ def fresh_key() -> str:
 def _check_rest(kind: type, element: Element, name: str) -> None:
     """What has no field, and must not be ignored."""
     if kind is Rule:
-        _check_rule(element, name)
-    elif kind is Subscription and (rule := element.child("DefaultRuleDescription")) is not None:
-        _check_rule(rule, "$Default")
+        _check_name(element, name)
     elif kind is RevokedPublisher:
         _check_name(element, name)
         if len(name) > PUBLISHER_CHARS_MAX or not name.isprintable():
@@ -453,30 +452,17 @@ def _check_rest(kind: type, element: Element, name: str) -> None:
             )
 
 
-def _check_rule(element: Element, name: str) -> None:
-    """True filters without an action are all there is yet; others are refused, not ignored."""
-    _check_name(element, name)
-    found = element.child("Filter")
-    if found is not None and not _is_true(found):
-        raise Invalid(
-            f"SubCode=40000. This version has no filters but TrueFilter (and the SqlFilter '1=1'): a"
-            f" {found.type or 'filter without a type'} cannot be used."
-        )
-    action = element.child("Action")
-    if action is not None and (action.type not in ("", "EmptyRuleAction") or action.get("SqlExpression")):
-        raise Invalid("SubCode=40000. This version has no rule actions but EmptyRuleAction.")
+def first_rule(element: Element, subscription: AnyEntity) -> Rule | None:
+    """The rule that a new subscription's description wants instead of the true filter. Raises Invalid."""
+    found = element.child("DefaultRuleDescription")
+    if found is None or not isinstance(subscription, Subscription):
+        return None
+    name = found.get("Name") or "$Default"
+    path = rule_path(subscription.path, name)
+    return Rule(path=path, subscription=subscription.path, name=name, **read_rule(found))
 
 
 def _check_name(element: Element, name: str) -> None:
     named = element.get("Name")
     if named and named.lower() != name.lower():
         raise Invalid(f"SubCode=40000. The Name '{named:.80}' must be '{name:.80}' here.")
-
-
-def _is_true(found: Element) -> bool:
-    expression = "".join(found.get("SqlExpression").split())
-    if found.type == "SqlFilter":
-        return expression == "1=1"
-    if not found.type:
-        return not found.children
-    return found.type == "TrueFilter" and expression in ("", "1=1")

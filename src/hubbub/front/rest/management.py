@@ -169,7 +169,8 @@ class Management:
             changed = descriptions.read(kind, element, given, old, moment)
             return _entry(request, namespace, await namespace.update(changed), 200)
         created = descriptions.read(kind, element, given, None, moment)
-        return _entry(request, namespace, await namespace.create(created), 201)
+        first = descriptions.first_rule(element, created)
+        return _entry(request, namespace, await namespace.create(created, first), 201)
 
     async def _delete(self, request: Request, namespace: Namespace, place: Place) -> Response:
         entity = _find(namespace, place)

@@ -1,0 +1,147 @@
+"""What rules are made of as values, and what they do as functions.
+
+A rule has a filter and perhaps an action. Copies a subscription gets of one message: one for all rules
+that match and have no action together, and one for each rule that matches and has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import msgspec
+
+from ..errors import Invalid
+from .letter import Letter, Value
+from .sql import SqlError, Term, parse_action, parse_filter
+from .values import compared
+
+Typed = tuple[str, str]
+"""A value as rules carry it: the name of its XML schema type, and its text."""
+
+
+class SqlFilter(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind"):
+    """`1=1` and `1=0` are the true and the false filter."""
+
+    expression: str = "1=1"
+    parameters: dict[str, Typed] = {}
+
+    def always(self) -> bool:
+        """Whether it takes everything."""
+        return "".join(self.expression.split()) == "1=1"
+
+
+class CorrelationFilter(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind"):
+    """All that are given must be equal; `system` by the service's names, `properties` of the user."""
+
+    system: dict[str, str] = {}
+    properties: dict[str, Typed] = {}
+
+
+Filter = SqlFilter | CorrelationFilter
+CORRELATED = (
+    "CorrelationId",
+    "MessageId",
+    "To",
+    "ReplyTo",
+    "Label",
+    "SessionId",
+    "ReplyToSessionId",
+    "ContentType",
+)
+"""The system properties a correlation filter may name, in the service's order."""
+
+
+def compile_filter(wanted: Filter) -> Term:
+    """Raises Invalid."""
+    if isinstance(wanted, CorrelationFilter):
+        return _correlation(wanted)
+    try:
+        return parse_filter(wanted.expression, values_of(wanted.parameters))
+    except SqlError as error:
+        raise Invalid(
+            f"SubCode=40000. The filter '{wanted.expression:.100}' is not valid: {error}."
+        ) from None
+
+
+def compile_action(text: str, parameters: dict[str, Typed]) -> Callable[[Letter], None]:
+    """Raises Invalid."""
+    try:
+        return parse_action(text, values_of(parameters))
+    except SqlError as error:
+        raise Invalid(f"SubCode=40000. The action '{text:.100}' is not valid: {error}.") from None
+
+
+class ActiveRule(NamedTuple):
+    """A rule at work. `matches`: None takes everything; `act`: None changes nothing."""
+
+    matches: Callable[[Letter], Value] | None
+    act: Callable[[Letter], None] | None
+
+
+def activate(wanted: Filter, action: str, parameters: dict[str, Typed]) -> ActiveRule:
+    """Raises Invalid."""
+    act = compile_action(action, parameters) if action else None
+    if isinstance(wanted, SqlFilter) and wanted.always():
+        return ActiveRule(None, act)
+    return ActiveRule(compile_filter(wanted).evaluate, act)
+
+
+def values_of(typed: dict[str, Typed]) -> dict[str, Value]:
+    """Raises Invalid for a text that is not of its type."""
+    found = {}
+    for name, (kind, text) in typed.items():
+        try:
+            found[name] = _READERS[kind](text)
+        except (KeyError, ValueError, OverflowError):
+            raise Invalid(f"SubCode=40000. '{text:.60}' of '{name:.60}' is no {kind:.20}.") from None
+    return found
+
+
+def _boolean(text: str) -> bool:
+    return {"true": True, "false": False, "1": True, "0": False}[text.strip().lower()]
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text.strip())
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+_READERS: dict[str, Callable[[str], Value]] = {
+    "string": str,
+    "boolean": _boolean,
+    **dict.fromkeys(("int", "long", "short", "byte", "unsignedInt", "unsignedLong"), int),
+    **dict.fromkeys(("double", "float", "decimal"), float),
+    "dateTime": _moment,
+    "duration": str,
+    "guid": str,
+}
+
+
+def _correlation(wanted: CorrelationFilter) -> Term:
+    unknown = set(wanted.system) - set(CORRELATED)
+    if unknown:
+        raise Invalid(f"SubCode=40000. A correlation filter has no '{min(unknown)}'.")
+    if not wanted.system and not wanted.properties:
+        raise Invalid("SubCode=40000. A correlation filter must name at least one property.")
+    parts = [_equal(f"sys.{name}", name, value, True) for name, value in wanted.system.items()]
+    plain = values_of(wanted.properties)
+    parts += [_equal(name, name, value, False) for name, value in plain.items()]
+
+    def evaluate(letter: Letter) -> Value:
+        return all(part.evaluate(letter) for part in parts)
+
+    return Term(" AND ".join(part.text for part in parts), evaluate, tuple(parts))
+
+
+def _equal(text: str, name: str, wanted: Value, system: bool) -> Term:
+    def evaluate(letter: Letter) -> Value:
+        value = letter.system_value(name) if system else letter.user_value(name)
+        return compared(_same, value, wanted) is True
+
+    return Term(f"{text} = {wanted!r}", evaluate)
+
+
+def _same(left: Value, right: Value) -> bool:
+    return bool(left == right)

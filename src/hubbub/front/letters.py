@@ -1,0 +1,144 @@
+"""Opens encoded messages for the rules of subscriptions, and closes what an action changed.
+
+Properties that no action touched keep their bytes and exact types.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from ..broker.filters import Letter
+from ..broker.message import Message
+from ..wire.amqp.message import (
+    APPLICATION_PROPERTIES,
+    PROPERTIES,
+    PROPERTY_NAMES,
+    list_section,
+    map_section,
+    properties_of,
+    section_list,
+    section_map,
+    split,
+)
+from ..wire.amqp.types import DecodeError, Int, Long, Symbol, Timestamp
+
+_PLACES = {
+    "MessageId": "message_id",
+    "CorrelationId": "correlation_id",
+    "SessionId": "group_id",
+    "ReplyToSessionId": "reply_to_group_id",
+    "To": "to",
+    "ReplyTo": "reply_to",
+    "Label": "subject",
+    "ContentType": "content_type",
+}
+"""System properties that travel in the properties section."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Letters:
+    """See `broker.topic.Letters`."""
+
+    def open(self, message: Message, now: int) -> Letter:
+        sections = split(message.payload)
+        try:
+            properties = properties_of(sections.properties)
+            user = section_map(sections.application_properties)
+        except DecodeError:
+            properties, user = {}, {}
+        system = {name: plain(properties.get(place)) for name, place in _PLACES.items()}
+        system |= {
+            "MessageId": message.message_id or system["MessageId"],
+            "SessionId": message.session_id or system["SessionId"],
+            "PartitionKey": message.partition_key,
+            "ViaPartitionKey": message.via_partition_key,
+            "TimeToLive": None if message.ttl is None else timedelta(milliseconds=message.ttl),
+            "ScheduledEnqueueTimeUtc": _moment(message.scheduled),
+            "EnqueuedTimeUtc": _moment(now),
+            "EnqueuedSequenceNumber": message.enqueued_sequence,
+            "ForcePersistence": message.force_persistence,
+            "Size": len(message.payload),
+            "State": "Active",
+        }
+        return Letter(system, {str(name): plain(value) for name, value in user.items()})
+
+    def close(self, message: Message, letter: Letter) -> Message:
+        sections = split(message.payload)
+        if letter.changed_system:
+            sections.properties = _changed_properties(sections.properties, letter.changed_system)
+        if letter.changed_user:
+            user = section_map(sections.application_properties) | {
+                name: encodable(value) for name, value in letter.changed_user.items()
+            }
+            kept = {name: value for name, value in user.items() if value is not None}
+            sections.application_properties = map_section(APPLICATION_PROPERTIES, kept) if kept else b""
+        return msgspec.structs.replace(message, payload=sections.bare(), **_fields(letter.changed_system))
+
+
+def plain(value: Any) -> Any:
+    """An AMQP value as rules know it; None for what they do not."""
+    if isinstance(value, Timestamp):
+        return _moment(value)
+    if isinstance(value, (bool, UUID)):
+        return value
+    # Out of the exact types of the wire.
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, str):
+        return str(value)
+    return bytes(value) if isinstance(value, bytes) else None
+
+
+def encodable(value: Any) -> Any:
+    """A rule's value as an AMQP value."""
+    if isinstance(value, datetime):
+        return Timestamp((value - _EPOCH) // timedelta(milliseconds=1))
+    if isinstance(value, timedelta):
+        return str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Int(value) if -(2**31) <= value < 2**31 else Long(value)
+    return value
+
+
+def _moment(milliseconds: int | None) -> datetime | None:
+    if milliseconds is None:
+        return None
+    try:
+        return _EPOCH + timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        return None
+
+
+def _changed_properties(section: bytes, changes: dict[str, Any]) -> bytes:
+    values = section_list(section, len(PROPERTY_NAMES))
+    for name, value in changes.items():
+        if name in _PLACES:
+            text = None if value is None else str(value)
+            symbol = name == "ContentType" and text is not None
+            values[PROPERTY_NAMES.index(_PLACES[name])] = Symbol(text) if symbol else text
+    return list_section(PROPERTIES, values) if any(value is not None for value in values) else b""
+
+
+def _fields(changes: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the envelope that follow from changed system properties."""
+    names = {
+        "MessageId": "message_id",
+        "SessionId": "session_id",
+        "PartitionKey": "partition_key",
+        "ViaPartitionKey": "via_partition_key",
+    }
+    fields: dict[str, Any] = {
+        names[name]: None if value is None else str(value) for name, value in changes.items() if name in names
+    }
+    ttl, scheduled = changes.get("TimeToLive"), changes.get("ScheduledEnqueueTimeUtc")
+    if isinstance(ttl, timedelta):
+        fields["ttl"] = ttl // timedelta(milliseconds=1)
+    if isinstance(scheduled, datetime):
+        fields["scheduled"] = (scheduled - _EPOCH) // timedelta(milliseconds=1)
+    return fields
