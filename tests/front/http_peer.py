@@ -88,7 +88,7 @@ def created(request: Request) -> None:
     request.respond(201)
 
 
-def error_response(server: HttpServer) -> Callable[[Request | None, int, str], bytes]:
+def error_response(server: HttpServer) -> Callable[[Request, int, str], bytes]:
     return lambda request, status, detail: server.response(
         status, ((b"Content-Type", b"text/plain"),), detail.encode(), secure=False
     )
@@ -114,7 +114,7 @@ class Peer:
             self.requests.append(request)
             handler(request)
 
-        def refuse(request: Request | None, status: int, detail: str) -> bytes:
+        def refuse(request: Request, status: int, detail: str) -> bytes:
             return error_response(self.server)(request, status, detail)
 
         self.server = HttpServer(handle, admit, refuse, limits or HttpLimits(), self.clock, on_complete)

@@ -8,7 +8,7 @@ Defaults and bounds: the management reference (QueueDescription, TopicDescriptio
 from __future__ import annotations
 
 import re
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import msgspec
 
@@ -229,6 +229,8 @@ class EventHub(_Securable, frozen=True, kw_only=True):
             raise Invalid("SubCode=40000. The property 'PartitionCount' must be at least 1.")
         if self.retention < 0:
             raise Invalid("SubCode=40000. The property 'MessageRetentionInDays' must be positive.")
+        if not 0 <= self.retention_bytes_max < 1 << 63:
+            raise Invalid("SubCode=40000. The retention size must not be negative, and be below 2**63.")
 
 
 class ConsumerGroup(Entity, frozen=True, kw_only=True):
@@ -264,6 +266,22 @@ class RevokedPublisher(Entity, frozen=True, kw_only=True):
 AnyEntity: TypeAlias = Queue | Topic | Subscription | Rule | EventHub | ConsumerGroup | RevokedPublisher
 Receiver: TypeAlias = Queue | Subscription
 """What has a ledger."""
+
+
+K = TypeVar("K", bound=Entity)
+
+
+def checked(kind: type[K], values: dict[str, Any]) -> K:
+    """A valid entity from values as a client or a file gave them. Raises Invalid.
+
+    What is stored with a value of the wrong type could not be read again at the next start.
+    """
+    try:
+        entity = msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"SubCode=40000. The {kind.noun.lower()} cannot be as described: {error}.") from None
+    entity.validate()
+    return entity
 
 
 def subscription_path(topic: str, name: str) -> str:

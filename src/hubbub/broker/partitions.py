@@ -65,7 +65,7 @@ def _final(a: int, b: int, c: int) -> tuple[int, int]:
 def partition_number(text: str, count: int) -> int:
     """The number of a partition id. Raises Invalid if the hub has no such partition."""
     plain = text.isascii() and text.isdigit() and (text == "0" or text[0] != "0")
-    if not plain or int(text) >= count:
+    if not plain or len(text) > 9 or int(text) >= count:
         raise Invalid(
             "The specified partition is invalid for an EventHub partition sender or receiver."
             f" It should be between 0 and {count - 1}."

@@ -121,10 +121,10 @@ class Api:
             raise NotFound(f"The API has no '{'/'.join(path)}'. See /_hubbub/openapi.json.")
         kind, place, rest = _place(path)
         reading = bool(rest) and rest[-1] in ("events", "messages")
-        right, action = (
-            (Right.LISTEN, Action.LISTEN) if reading else (Right.MANAGE, _ACTIONS[request.method[:1]])
-        )
-        grant.require(place.lower(), right, now, action)
+        if reading:
+            grant.require(place.lower(), Right.LISTEN, now, Action.LISTEN)
+        else:
+            grant.require(place.lower(), Right.MANAGE, now, _ACTIONS.get(request.method, Action.READ))
         if request.method == b"GET" and not place:
             self._list(request, namespace, kind, query)
         elif request.method == b"GET" and rest[-1:] == ["messages"] and len(rest) == 1:
@@ -279,7 +279,7 @@ class _Reader:
         await there.wait()
 
 
-_ACTIONS = {b"G": Action.READ, b"H": Action.READ, b"D": Action.DELETE, b"P": Action.WRITE}
+_ACTIONS = {b"DELETE": Action.DELETE, b"PUT": Action.WRITE, b"POST": Action.WRITE}
 
 
 def _nothing() -> None:
@@ -345,15 +345,16 @@ def _start(text: str, inclusive: bool) -> Start:
     word, _, value = text.partition(":")
     if word in ("start", "end") and not value:
         return Start(earliest=word == "start", latest=word == "end")
-    if word == "seq" and value.isascii() and value.isdigit():
+    if word == "seq" and value.isascii() and value.isdigit() and len(value) < 20:
         return Start(sequence=int(value), inclusive=inclusive)
     if word == "offset" and value:
         return Start(offset=value, inclusive=inclusive)
     if word == "time":
         try:
             moment = datetime.fromisoformat(value)
-        except ValueError:
-            raise Invalid(f"'{value}' is not an ISO 8601 time.") from None
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return Start(enqueued=int(moment.timestamp() * 1000), inclusive=True)
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            enqueued = int(moment.timestamp() * 1000)
+        except (ValueError, OverflowError):
+            raise Invalid(f"'{value:.40}' is not an ISO 8601 time.") from None
+        return Start(enqueued=enqueued, inclusive=True)
     raise Invalid(f"'{text}' must be start, end, seq:N, offset:N or time:ISO 8601.")

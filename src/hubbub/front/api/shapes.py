@@ -8,7 +8,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ...broker.access.rights import Unauthorized
-from ...broker.entity import FOREVER, AnyEntity, EventHub, Queue, Subscription, Topic, subscription_path
+from ...broker.entity import (
+    FOREVER,
+    AnyEntity,
+    EventHub,
+    Queue,
+    Subscription,
+    Topic,
+    checked,
+    subscription_path,
+)
 from ...broker.errors import Invalid
 from ...broker.hub import Event
 from ...broker.message import Message
@@ -129,7 +138,7 @@ def partition(namespace: Namespace, hub: EventHub, number: int) -> dict[str, Any
 
 def entity_from(kind: str, path: str, body: dict[str, Any], topic: str = "") -> AnyEntity:
     """The entity a PUT describes. Raises Invalid for members nobody knows."""
-    kinds: dict[str, type] = {
+    kinds: dict[str, type[AnyEntity]] = {
         "queues": Queue,
         "topics": Topic,
         "subscriptions": Subscription,
@@ -146,12 +155,7 @@ def entity_from(kind: str, path: str, body: dict[str, Any], topic: str = "") -> 
         values |= {"path": subscription_path(topic, path), "topic": topic, "name": path}
     else:
         values["path"] = path
-    try:
-        entity: AnyEntity = kinds[kind](**values)
-        entity.validate()
-    except TypeError as error:
-        raise Invalid(f"A member has a value of the wrong type: {error}.") from None
-    return entity
+    return checked(kinds[kind], values)
 
 
 def event(found: Event) -> dict[str, Any]:

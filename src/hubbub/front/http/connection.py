@@ -499,7 +499,9 @@ class HttpConnection(asyncio.Protocol):
             self.abort()
             return
         server.register(self)
-        response = server.refusal_response(None, 503, "The server has too many open connections.")
+        response = server.refusal_response(
+            Request(self, b"", b"", []), 503, "The server has too many open connections."
+        )
         self.transport.write(with_header(response, CLOSE))
         self._linger()
 

@@ -122,8 +122,8 @@ class RequestReader:
     def refuse(self, status: int, detail: str) -> None:
         """Puts an error response behind the requests read so far, and reads no more."""
         request = self._request if self.stage == BODY else None
-        response = self._error_response(request, status, detail)
-        self.turn_away(request or Request(self._connection, b"", b"", []), response)
+        request = request or Request(self._connection, b"", b"", [])
+        self.turn_away(request, self._error_response(request, status, detail))
 
     def turn_away(self, request: Request, response: bytes) -> None:
         """Puts a refused request, whose body stays unread, behind those read so far; reads no more."""
@@ -314,12 +314,12 @@ class RequestReader:
             self.refuse(400, f"The request is malformed: {error}.")
 
     def _stop(self, request: Request | None, status: int, detail: str) -> NoReturn:
-        response = self._error_response(request, status, detail)
-        self.turn_away(request or Request(self._connection, b"", self._target[:256], []), response)
+        request = request or Request(self._connection, b"", self._target[:256], [])
+        self.turn_away(request, self._error_response(request, status, detail))
         raise _StopReading
 
     def _refuse_request(self, request: Request, status: int, detail: str) -> None:
         request.refusal = self._error_response(request, status, detail)
 
-    def _error_response(self, request: Request | None, status: int, detail: str) -> bytes:
+    def _error_response(self, request: Request, status: int, detail: str) -> bytes:
         return self._connection.server.refusal_response(request, status, detail)

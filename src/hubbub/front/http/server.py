@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 Handler = Callable[[Request], None]
 Admit = Callable[[Request], "Refusal | int | None"]
-ErrorResponse = Callable[["Request | None", int, str], bytes]
+ErrorResponse = Callable[[Request, int, str], bytes]
 OnComplete = Callable[[Request, int, int, int, float], None]
 
 
@@ -32,8 +32,8 @@ class HttpServer:
     handler: called with each complete request, on the loop's thread; must answer it, now or later.
     admit: called when the header is complete, before the body is read. Returns None to go on, a bound in
         bytes for this request's body, or a Refusal.
-    error_response: builds the complete response for a refusal of this layer from the request (None if it
-        could not be understood), the status and a text.
+    error_response: builds the complete response for a refusal of this layer from the request (an empty
+        one if it could not be understood), the status and a text.
     on_complete: called after each answered or refused request with (request, status, bytes of its body,
         bytes out, seconds since it was complete). A client that left first counts as status 499; the
         request of a malformed header is empty.
@@ -118,13 +118,13 @@ class HttpServer:
         """
         return whole_response(status, self.standing_headers(secure), headers, body)
 
-    def refusal_response(self, request: Request | None, status: int, detail: str) -> bytes:
+    def refusal_response(self, request: Request, status: int, detail: str) -> bytes:
         """Asks the door for an error response; a door that fails must not leave a client without one."""
         try:
             return self.error_response(request, status, detail)
         except Exception:
             logger.exception("building an error response failed")
-            return whole_response(status, self.standing_headers(secure=False), (), b"")
+            return whole_response(status, self.standing_headers(request.connection.secure), (), b"")
 
     async def drain(self, patience: int) -> None:
         """Lets the connections end: idle ones now, the others with their current answer.

@@ -148,7 +148,7 @@ class RestDoor:
         except Exception as error:
             self.fail(request, error)
 
-    def error_response(self, request: Request | None, status: int, text: str) -> bytes:
+    def error_response(self, request: Request, status: int, text: str) -> bytes:
         """For what HTTP itself refuses."""
         return self._whole(request, status, f"SubCode={status}00. {text}")
 
@@ -162,27 +162,21 @@ class RestDoor:
             status = 400
         return self._whole(request, status, text_of(error, status), error)
 
-    def _whole(
-        self, request: Request | None, status: int, text: str, error: BaseException | None = None
-    ) -> bytes:
+    def _whole(self, request: Request, status: int, text: str, error: BaseException | None = None) -> bytes:
         tracking = tracking_id()
-        host = request.host.decode("latin-1") if request else ""
-        path = request.path.decode("latin-1").strip("/") if request else ""
-        tracker = f"{host}:{path}" if request else "NoSystemTracker"
+        path = request.path.decode("latin-1").strip("/")
+        tracker = f"{request.host.decode('latin-1')}:{path}" if request.host else "NoSystemTracker"
         body = error_body(status, text, tracking, tracker, self._clock.now())
-        if status >= 500 and not isinstance(error, BrokerError):
+        if status == 500:
             log.error("%s %s TrackingId:%s", status, path, tracking, exc_info=error)
         else:
             log.info("%s %s %s TrackingId:%s", status, path, text, tracking)
-        if request is not None:
-            request.note = f"{text} TrackingId:{tracking}"
-        head_only = request is not None and request.method == b"HEAD"
+        request.note = f"{text} TrackingId:{tracking}"
+        head_only = request.method == b"HEAD"
         standing = self.standing(request)
         return whole_response(status, standing, (XML,), body, head_only=head_only)
 
-    def standing(self, request: Request | None) -> bytes:
-        if request is None:
-            return b""
+    def standing(self, request: Request) -> bytes:
         connection = request.connection
         return connection.server.standing_headers(connection.secure)
 
