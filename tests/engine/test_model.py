@@ -161,7 +161,7 @@ class EngineMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.model = Model()
         self.now = 1000
-        self.fault = False
+        self.fault = ""
         self.engine = self.runner.run(self.make())
 
     async def make(self):
@@ -170,6 +170,13 @@ class EngineMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.runner.run(self.engine.close())
         self.runner.close()
+
+    def failing(self, *faults: str) -> bool:
+        """Whether it is time to fail, which happens once."""
+        now = bool(self.fault) and (not faults or self.fault in faults)
+        if now:
+            self.fault = ""
+        return now
 
     def log(self, name: str):
         return next(log for log in self.engine.logs() if log.name == name)
@@ -246,16 +253,16 @@ class EngineMachine(RuleBasedStateMachine):
         if name in self.model.logs:
             self.runner.run(work())
 
-    @rule(groups=GROUPS)
-    def fail(self, groups: list[list[tuple]]) -> None:
+    @rule(groups=GROUPS, fault=st.sampled_from(["write", "half", "flush"]))
+    def fail(self, groups: list[list[tuple]], fault: str) -> None:
         """A full disk: all that waits is refused, and sequences are taken back."""
 
         async def work() -> None:
             told: list[EngineError | None] = []
             self.submit_all(groups, told)
-            self.fault = True
+            self.fault = fault
             await self.settled(told, len(groups))
-            self.fault = False
+            assert not self.fault
             assert all(isinstance(error, Full) for error in told), told
 
         self.runner.run(work())
@@ -300,22 +307,25 @@ class EngineMachine(RuleBasedStateMachine):
 
 class MemoryMachine(EngineMachine):
     async def make(self):
-        return MemoryEngine(lambda: Full("no space") if self.fault else None)
+        return MemoryEngine(lambda: Full("no space") if self.failing() else None)
 
 
 class Quick(Disk):
-    """Flushes nothing; writes fail with a full disk on demand."""
+    """Flushes nothing; the disk is full on demand: before a write, in its midst, or at the flush."""
 
     def __init__(self, machine: FileMachine) -> None:
         self.machine = machine
 
     def write(self, descriptor: int, data: bytes, offset: int) -> None:
-        if self.machine.fault and any(data):
+        half = self.machine.fault == "half"
+        if self.machine.failing("write", "half"):
+            super().write(descriptor, data[: half * len(data) // 2], offset)
             raise OSError(28, "No space left on device")
         super().write(descriptor, data, offset)
 
     def flush(self, descriptor: int) -> None:
-        pass
+        if self.machine.failing("flush"):
+            raise OSError(28, "No space left on device")
 
     def flush_folder(self, path: str) -> None:
         pass

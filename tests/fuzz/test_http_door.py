@@ -445,7 +445,9 @@ ELEMENTS = st.dictionaries(
     optional={
         "Body": TEXTS,
         "BrokerProperties": BROKER_PROPERTIES,
-        "UserProperties": st.dictionaries(TEXTS, SCALARS, max_size=3),
+        "UserProperties": st.dictionaries(
+            st.sampled_from(("Alert", "x-y", "a")) | TEXTS, SCALARS, max_size=3
+        ),
     },
 )
 API_MEMBERS = st.sampled_from(

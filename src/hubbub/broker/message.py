@@ -19,6 +19,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+MOMENT_MIN, MOMENT_MAX = -62_135_596_800_000, 253_402_300_799_999
+"""What a calendar can name, the years 1 to 9999, in ms since 1970. An AMQP timestamp may be anything."""
+
 _BATCH = b"\x01"
 _SINGLE = b"\x02"
 

@@ -123,7 +123,7 @@ class Cleaner:
             return
         raw = bytes(self._data[entry.offset : entry.offset + entry.size])
         # A copy stands alone: the append it came with is long complete.
-        tail = raw[8:9] + b"\0" + raw[10 : fmt.ENTRY.size]
+        tail = bytes((fmt.PUT, fmt.COPY)) + raw[10 : fmt.ENTRY.size]
         payload = raw[fmt.ENTRY.size :]
         crc = fmt.crc32(payload, fmt.crc32(tail))
         head = fmt.LENGTH_CRC.pack(len(payload), crc) + tail

@@ -416,6 +416,10 @@ class FileEngine:
             self.disk.flush(flush.segment.descriptor)
         except OSError as error:
             flush.error = error
+            if flush.roll is not None and flush.segment is not None:
+                # It must not be found later, and its number is needed again.
+                os.close(flush.segment.descriptor)
+                os.unlink(flush.segment.path)
         flush.seconds = perf_counter() - began
 
     def _create(self, number: int, salt: bytes, flush: _Flush | None) -> Segment:
@@ -522,7 +526,8 @@ class FileEngine:
         if flush.roll is not None or segment is None:
             return True
         try:
-            self.disk.write(segment.descriptor, bytes(fmt.ENTRY.size), flush.offset)
+            # All of it: a shorter write over it later would lead into what is left.
+            self.disk.write(segment.descriptor, bytes(len(flush.data)), flush.offset)
             self.disk.flush(segment.descriptor)
         except OSError:
             return False

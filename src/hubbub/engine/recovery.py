@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .file import FileEngine, Segment
 
 _NAME = re.compile(r"(\d{8})\.journal")
+_FLUSH = re.compile(rb"\x08\0\0\0.{4}\x07\0\0\0", re.S)
+"""What every FLUSH entry begins with; not all that begins so is one."""
 
 
 class Recovery(NamedTuple):
@@ -54,15 +56,36 @@ def segment_paths(folder: str) -> list[str]:
 
 
 def _without_stillborn(paths: list[str]) -> list[str]:
-    """A newest segment whose header never reached the disk held nothing that was acknowledged."""
-    if not paths:
+    """A newest segment whose head never reached the disk whole held nothing that was acknowledged."""
+    if not paths or not _is_stillborn(paths[-1]):
         return paths
-    with open(paths[-1], "rb") as file:
-        head = file.read(fmt.HEADER.size + fmt.ENTRY.size)
-        if any(head[: fmt.HEADER.size]) or any(file.read(1 << 16)):
-            return paths
     os.unlink(paths[-1])
     return paths[:-1]
+
+
+def _is_stillborn(path: str) -> bool:
+    """Header and LOGS are flushed before the first FLUSH is written, so one without them is damage."""
+    if not os.path.getsize(path):
+        return True
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if any(data[: fmt.HEADER.size]) and not _lacks_logs(memoryview(data), path):
+            return False
+        return not any(_is_flush(memoryview(data), mark.start()) for mark in _FLUSH.finditer(data))
+
+
+def _lacks_logs(data: memoryview, path: str) -> bool:
+    with data:
+        try:
+            fmt.decode_header(data, path)
+        except Corrupt:
+            return False  # Whatever it is, the replay says so.
+        first = fmt.entry_at(data, fmt.HEADER.size)
+        return first is None or first.kind != fmt.LOGS
+
+
+def _is_flush(data: memoryview, offset: int) -> bool:
+    with data:
+        return fmt.entry_at(data, offset) is not None
 
 
 def _replay(engine: FileEngine, path: str, last: bool) -> Recovery:
@@ -79,8 +102,9 @@ def _replay(engine: FileEngine, path: str, last: bool) -> Recovery:
         os.close(descriptor)
         raise
     segment = Segment(number, path, descriptor, salt, size)
+    gap = number - 1 not in engine.segments
     engine.segments[number] = segment
-    for group in fmt.groups(data, path, salt, last):
+    for group in fmt.groups(data, path, salt, last, engine.flush_number, gap):
         for entry in group:
             _apply(engine, segment, entry)
         segment.end = group[-1].offset + group[-1].size
@@ -106,6 +130,10 @@ def _blank_tail(engine: FileEngine, segment: Segment, size: int) -> None:
 def _apply(engine: FileEngine, segment: Segment, entry: fmt.Entry) -> None:
     if entry.kind == fmt.PUT:
         log = engine.by_id.get(entry.log)
+        if log is not None and entry.sequence < log.durable and not entry.flags & fmt.COPY:
+            raise Corrupt(
+                f"{segment.path}: offset {entry.offset}: a record of '{log.name}' stands here again"
+            )
         if log is not None and entry.sequence + entry.count > log.first:
             _place(log, segment, entry)
     elif entry.kind == fmt.FLUSH:

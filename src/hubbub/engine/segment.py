@@ -20,13 +20,15 @@ verbatim to another segment. Kinds:
            the head of every segment, so older segments may go; `sequence` is the next free log id
     FLUSH  payload: the salt: start of group commit number `sequence`
 
-Entries with the MORE flag belong to the same append as the next one; an append counts only whole.
+Entries with the MORE flag belong to the same append as the next one; an append counts only whole. The COPY
+flag marks a PUT that cleaning moved here; any other continues its log, or the file is damaged.
 
 To change the format raise VERSION and keep a reader for the old number; unknown kinds are an error.
 
 Damage. A flush starts only after the one before it is on the disk. So bad bytes with no later FLUSH mark
 behind them are a torn tail nobody was promised, and are cut; with one behind them they are damage to
-acknowledged data, and raise Corrupt. The salt keeps payloads from forging marks.
+acknowledged data, and raise Corrupt. Flushes are counted without a gap, also from one segment to the next, so
+what is missing shows too. The salt keeps payloads from forging marks.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ DEAD_ITEM = struct.Struct("<IQI")
 LOGS_ITEM = struct.Struct("<IQQH")
 
 PUT, DEAD, TRIM, OPEN, DROP, LOGS, FLUSH = range(1, 8)
-MORE = 0x01
+MORE, COPY = 0x01, 0x02
 
 crc32 = zlib.crc32
 tail_of = ENTRY_TAIL.pack
@@ -59,7 +61,7 @@ class Entry(NamedTuple):
     """One entry as it stands in a segment; `offset` is where its header begins, `size` is all of it."""
 
     kind: int
-    more: bool
+    flags: int
     log: int
     sequence: int
     time: int
@@ -107,28 +109,32 @@ def entry_at(data: memoryview, offset: int) -> Entry | None:
     if not PUT <= kind <= FLUSH or end > len(data) or crc != crc32(data[offset + 8 : end]):
         return None
     payload = data[offset + ENTRY.size : end]
-    return Entry(kind, bool(flags & MORE), log, sequence, time, count, offset, end - offset, payload)
+    return Entry(kind, flags, log, sequence, time, count, offset, end - offset, payload)
 
 
-def groups(data: memoryview, path: str, salt: bytes, last: bool) -> Iterator[list[Entry]]:
+def groups(
+    data: memoryview, path: str, salt: bytes, last: bool, flush: int = 0, gap: bool = True
+) -> Iterator[list[Entry]]:
     """The appends of a segment in order, each whole. `last`: a torn tail is allowed and ends it.
 
+    `flush`: the number of the last one before this segment; `gap`: segments in between are gone.
     Raises Corrupt, naming the file and the offset, where acknowledged data is damaged.
     """
     offset = start = HEADER.size
     group: list[Entry] = []
-    flush = 0
     while True:
         entry = entry_at(data, offset)
         if entry is None:
             break
         if entry.kind == FLUSH:
-            if group:
-                raise Corrupt(f"{path}: offset {start}: an append is cut by a later flush")
-            flush = entry.sequence
+            if entry.sequence <= flush or entry.payload != salt:
+                break  # An older one, from wherever it came.
+            if group or not (gap or entry.sequence == flush + 1):
+                raise Corrupt(f"{path}: offset {start}: flush {entry.sequence} does not follow flush {flush}")
+            flush, gap = entry.sequence, False
         group.append(entry)
         offset += entry.size
-        if not entry.more:
+        if not entry.flags & MORE:
             yield group
             group, start = [], offset
     _check_tail(data, path, start, offset, salt, flush, last)

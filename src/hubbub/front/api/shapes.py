@@ -20,7 +20,7 @@ from ...broker.entity import (
 )
 from ...broker.errors import Invalid
 from ...broker.hub import Event
-from ...broker.message import Message
+from ...broker.message import MOMENT_MAX, MOMENT_MIN, Message
 from ...broker.namespace import Namespace
 from ...broker.receiver import Delivery
 from ...wire.amqp.message import body_bytes, properties_of, section_map, split
@@ -65,6 +65,7 @@ def iso(moment: int) -> str | None:
     """ISO 8601 of ms since 1970; None for 0."""
     if not moment:
         return None
+    moment = min(max(moment, MOMENT_MIN), MOMENT_MAX)
     return (
         datetime.fromtimestamp(moment / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
-from xml.sax.saxutils import escape
 
 from ...broker.access import Unauthorized
 from ...broker.errors import (
@@ -21,6 +20,7 @@ from ...broker.errors import (
     SessionRequired,
     TooLarge,
 )
+from .atom import tag
 
 XML = (b"Content-Type", b"application/xml; charset=utf-8")
 
@@ -79,6 +79,4 @@ def error_body(status: int, text: str, tracking: str, tracker: str, now: int) ->
     """The Error element; `now` in ms."""
     moment = datetime.fromtimestamp(now // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     detail = f"{text} TrackingId:{tracking}, SystemTracker:{tracker}, Timestamp:{moment}"
-    clean = "".join(c if c >= " " or c in "\t\n\r" else "?" for c in detail)
-    body = f"<Error><Code>{status}</Code><Detail>{escape(clean)}</Detail></Error>"
-    return body.encode("utf-8", "replace")
+    return f"<Error><Code>{status}</Code>{tag('Detail', detail)}</Error>".encode()

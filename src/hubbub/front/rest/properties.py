@@ -17,7 +17,7 @@ import msgspec
 
 from ...broker.entity import FOREVER
 from ...broker.errors import Invalid
-from ...broker.message import Message
+from ...broker.message import MOMENT_MAX, MOMENT_MIN, Message
 from ...broker.receiver import Delivery
 from ...wire.amqp.message import (
     APPLICATION_PROPERTIES,
@@ -44,6 +44,7 @@ EXCLUDED = frozenset(
 # On the way out also these, so that a property cannot pass for the server's own word.
 NOT_EMITTED = EXCLUDED | {b"location", b"etag", b"server", b"set-cookie", b"strict-transport-security"}
 
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _REAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -109,7 +110,8 @@ def rfc1123(text: str) -> int | None:
 def _moment(year: int, month: int, day: int, hour: int, minute: int, second: int) -> int | None:
     if not (1 <= month <= 12 and 1 <= day <= 31 and hour < 24 and minute < 60 and second <= 60 and year):
         return None
-    return calendar.timegm((year, month, day, hour, minute, second)) * 1000
+    # A leap second may lie behind the last moment there is.
+    return min(calendar.timegm((year, month, day, hour, minute, second)) * 1000, MOMENT_MAX)
 
 
 def user_properties(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, Any]:
@@ -314,8 +316,8 @@ _FIELDS = ("to", "subject", "reply_to", "correlation_id", "group_id", "reply_to_
 
 
 def http_date(moment: int) -> str:
-    """RFC 1123, GMT, of ms since 1970."""
-    return _http_date(moment // 1000)
+    """RFC 1123, GMT, of ms since 1970; what no calendar can name is the nearest it can."""
+    return _http_date(min(max(moment, MOMENT_MIN), MOMENT_MAX) // 1000)
 
 
 @lru_cache(1024)
@@ -429,8 +431,12 @@ def _header(name: Any, value: Any) -> tuple[bytes, bytes] | None:
         text = repr(float(value))
     else:
         text = '"' + str(value).replace('"', '\\"') + '"'
-    clean = text.replace("\r", " ").replace("\n", " ").replace("\0", " ")
-    return name.encode(), clean.encode("utf-8", "replace")
+    return name.encode(), field_text(text)
+
+
+def field_text(text: str) -> bytes:
+    """As the value of a header field, which has no control characters (RFC 9110 §5.5)."""
+    return _CONTROL.sub(" ", text).encode("utf-8", "replace")
 
 
 def _seconds_of(ttl: int) -> float | int:

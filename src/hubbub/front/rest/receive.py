@@ -8,7 +8,7 @@ from ...broker.errors import Busy, LockLost, NotFound
 from ...broker.receiver import Delivery, Outcome, Receiver
 from ..http.request import Request
 from .errors import XML
-from .properties import emitted, guid
+from .properties import emitted, field_text, guid
 from .route import settled_lock
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Receive:
         if not lock:
             delivery = delivery._replace(token=b"", locked_until=0)
         content_type, body, headers = emitted(delivery, receiver.terms().default_ttl)
-        first = XML if content_type is None else (b"Content-Type", content_type.encode("utf-8", "replace"))
+        first = XML if content_type is None else (b"Content-Type", field_text(content_type))
         if lock:
             scheme = b"https" if request.secure else b"http"
             where = f"/{receiver.path}/messages/{delivery.sequence}/{guid(delivery.token)}"
