@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from hubbub.broker.access import ALL_RIGHTS, Right
 from hubbub.broker.entity import ConsumerGroup, EventHub, Queue, Subscription, Topic
 from hubbub.config import Config, ConfigError, finished, keys_of, load, swt_key_of
+from live import running
 
 DOCS = Path(__file__).parents[1] / "docs" / "configuration.md"
 
@@ -58,6 +60,31 @@ SERVICE_BUS = """{
               {
                 "Name": "subscription.3",
                 "Properties": {"LockDuration": "PT1M", "MaxDeliveryCount": 3, "ForwardTo": ""}
+              },
+              {
+                "Name": "subscription.1",
+                "Properties": {"LockDuration": "PT1M"},
+                "Rules": [
+                  {
+                    "Name": "app-prop-filter-1",
+                    "Properties": {
+                      "FilterType": "Correlation",
+                      "CorrelationFilter": {
+                        "ContentType": "application/text", "CorrelationId": "id1", "Label": "subject1",
+                        "MessageId": "msgid1", "ReplyTo": "someQueue", "ReplyToSessionId": "sessionId",
+                        "SessionId": "session1", "To": "xyz", "Properties": {"prop3": "value3"}
+                      }
+                    }
+                  },
+                  {
+                    "Name": "sql-1",
+                    "Properties": {
+                      "FilterType": "Sql",
+                      "SqlFilter": {"SqlExpression": "sys.MessageId = '123456' AND userProp1 = 'value1'"},
+                      "Action": {"SqlExpression": "SET sys.To = 'Entity'"}
+                    }
+                  }
+                ]
               }
             ]
           }
@@ -123,7 +150,15 @@ def test_the_event_hubs_emulators_file(tmp_path):
 
 def test_the_service_bus_emulators_file(tmp_path):
     config = loaded(tmp_path, SERVICE_BUS, "Config.json")
-    queue, topic, subscription = config.namespaces[0].entities
+    queue, topic, subscription, filtered, first, second = config.namespaces[0].entities
+    assert filtered.path == "topic.1/subscriptions/subscription.1"
+    assert (first.filter.system["Label"], first.filter.properties) == (
+        "subject1",
+        {"prop3": ("string", "value3")},
+    )
+    assert len(first.filter.system) == 8
+    assert second.filter.expression.startswith("sys.MessageId")
+    assert second.action == "SET sys.To = 'Entity'"
     assert (queue.path, queue.lock_duration, queue.deliveries_max) == ("queue.1", 60_000, 3)
     assert (queue.default_ttl, queue.duplicate_window, queue.forward_to) == (3_600_000, 20_000, "")
     assert topic.default_ttl == 3_600_000
@@ -179,3 +214,21 @@ def test_keys_of_the_environment(tmp_path):
 def test_a_key_that_is_no_base64_still_signs_web_tokens():
     assert swt_key_of("SAS_KEY_VALUE") != "SAS_KEY_VALUE"
     assert swt_key_of("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").startswith("AAECAw")
+
+
+def test_an_emulators_file_starts_with_its_rules(tmp_path):
+    (tmp_path / "Config.json").write_text(SERVICE_BUS)
+    with running(tmp_path, "--memory", "--config", "Config.json") as live:
+        for matching in ("value1", "other"):
+            live.call(
+                "POST",
+                "/topic.1/messages",
+                b"x",
+                BrokerProperties='{"MessageId":"123456"}',
+                userProp1=f'"{matching}"',
+            )
+        path = "/topic.1/subscriptions/subscription.1/messages/head?timeout=0"
+        status, headers, _ = live.call("DELETE", path)
+        assert (status, json.loads(headers["BrokerProperties"])["To"]) == (200, "Entity")
+        assert live.call("DELETE", path)[0] == 204
+        assert live.call("DELETE", path.replace(".1/m", ".3/m"))[0] == 200
