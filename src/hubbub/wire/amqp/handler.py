@@ -57,30 +57,31 @@ class Handler(Protocol):
         goes away first, `detached` tells."""
 
     def attached(self, link: Link) -> None:
-        """A link that we asked for (`session.sender`, `session.receiver`) stands. If the peer refused, `detached`
-        follows at once and `link.refused` is True."""
+        """A link that we asked for (`session.sender`, `session.receiver`) stands. If the peer refused,
+        `detached` follows at once and `link.refused` is True."""
 
     def flow(self, link: Link) -> None:
-        """The peer's flow for an attached link. For a Sender: `credit` or `draining` may have changed; if `draining`,
-        send what there is and then call `link.drained()`. For a Receiver: a drain that we asked for is done."""
+        """The peer's flow for an attached link. For a Sender: `credit` or `draining` may have changed; if
+        `draining`, send what there is and then call `link.drained()`. For a Receiver: a drain that we asked
+        for is done."""
 
     def delivery(self, link: Receiver, delivery: Delivery) -> None:
         """A whole message came. Unless `delivery.settled`, answer now or later with `link.settle`."""
 
     def disposition(self, link: Link, deliveries: Sequence[Sent], state: State | None, settled: bool) -> None:
-        """The peer gave deliveries of a Sender an outcome (one event per link and frame, in the order of ids).
-        If `settled` they are forgotten already and want no answer; else answer with `link.settle`.
-        An outcome for a delivery is reported once, repeats are dropped."""
+        """The peer gave deliveries of a Sender an outcome (one event per link and frame, in the order of
+        ids). If `settled` they are forgotten already and want no answer; else answer with `link.settle`. An
+        outcome for a delivery is reported once, repeats are dropped."""
 
     def detached(self, link: Link, error: Error | None, closed: bool) -> None:
-        """The link is gone: by the peer, by a fault, or because its session or connection ended.
-        Exactly once for each link that `attach` or `attached` was called for, or that we asked for, unless we refused
-        or detached it ourselves. `link.unsettled()` and `link.withdraw()` still work."""
+        """The link is gone: by the peer, by a fault, or because its session or connection ended. Exactly once
+        for each link that `attach` or `attached` was called for, or that we asked for, unless we refused or
+        detached it ourselves. `link.unsettled()` and `link.withdraw()` still work."""
 
     def ended(self, session: Session, error: Error | None) -> None:
         """The session is gone; its links were reported before. Not after our own `session.end`."""
 
     def closed(self, connection: Connection, error: Error | None) -> None:
-        """The last event, exactly once, however the connection ended; sessions and links were reported before.
-        `error` is the peer's, or what we told the peer, or None. Write out what `take` still has, then close
-        the transport."""
+        """The last event, exactly once, however the connection ended; sessions and links were reported
+        before. `error` is the peer's, or what we told the peer, or None. Write out what `take` still has,
+        then close the transport."""

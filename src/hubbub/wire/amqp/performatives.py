@@ -1,4 +1,4 @@
-"""Performatives, termini, delivery states and errors as classes (specification parts 2.7, 2.8, 3.4, 3.5, 4.5, 5.3).
+"""Performatives, termini, delivery states and errors as classes (specification 2.7, 2.8, 3.4, 3.5, 4.5, 5.3).
 
 Encoding writes every field, nulls included, and descriptors as `00 53 code`: one of the clients that must be
 served indexes fields by position and knows no other form. Decoding takes every legal form: short lists,
