@@ -141,34 +141,26 @@ def decode_flow(data: bytes, start: int, end: int) -> Flow:
     """Raises DecodeError."""
     try:
         count, o, stop = _list(data, start + 3, end)
-        if 4 <= count <= 10 and stop == end:
-            flow = Flow()
-            flow.next_incoming_id, o = _uint(data, o)
-            for name in _FLOW_NUMBERS[: count - 1]:
-                value, o = _uint(data, o)
-                if value is not None:
-                    setattr(flow, name, value)
-                elif name in _FLOW_REQUIRED:
-                    raise DecodeError(f"amqp:flow:list.{name} is mandatory")
+        if 4 <= count <= 11 and stop == end:
+            numbers: list[int | None] = [None] * 8
+            for i in range(min(count, 8)):
+                numbers[i], o = _uint(data, o)
+            drain = echo = False
             if count > 8:
-                flow.drain, o = _flag(data, o)
+                drain, o = _flag(data, o)
             if count > 9:
-                flow.echo, o = _flag(data, o)
-            if o == stop:
-                return flow
+                echo, o = _flag(data, o)
+            if count > 10:
+                o += data[o] == 0x40
+            if o == stop and None not in numbers[1:4]:
+                incoming_id, window, outgoing_id, outgoing, *link = numbers
+                return Flow(incoming_id, window or 0, outgoing_id or 0, outgoing or 0, *link, drain, echo)
     except (IndexError, struct.error, ValueError):
         pass
     value, stop = decode(memoryview(data)[:end], start)
     if stop != end:
         raise DecodeError("bytes follow a flow")
     return cast(Flow, composite(value))
-
-
-_FLOW_NUMBERS = (
-    "incoming_window", "next_outgoing_id", "outgoing_window",
-    "handle", "delivery_count", "link_credit", "available",
-)  # fmt: skip
-_FLOW_REQUIRED = frozenset(_FLOW_NUMBERS[:3])
 
 
 def _flag(data: bytes, o: int) -> tuple[bool, int]:

@@ -292,11 +292,12 @@ class Receiver(Link):
         if self.state != ATTACHED:
             return
         body = encode_state(state)
+        session = self.session
         for delivery in (deliveries,) if isinstance(deliveries, Delivery) else deliveries:
-            if not delivery.settled:
+            if self._unsettled.pop(delivery.id, None) is delivery:
                 delivery.settled = True
-                self._unsettled.pop(delivery.id, None)
-                self.session.settle(True, delivery.id, body)
+                session.incoming_unsettled -= 1
+                session.settle(True, delivery.id, body)
         if self.credit <= self._kept >> 1:
             self._renew()
 

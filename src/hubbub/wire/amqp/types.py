@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 NESTING_MAX = 64
+EMPTY_ITEMS_MAX = 64  # items of no bytes in one array: a few bytes must not become a million values
 
 
 class DecodeError(ValueError):
@@ -198,8 +199,8 @@ def _array(wide: bool) -> _Decoder:
         decoder = _DECODERS[code]
         if code == 0 or decoder is None:
             raise DecodeError(f"an array of unknown type {code:#04x}")
-        if count > end - o and count > 65536:
-            raise DecodeError("an array claims too many items")
+        if count > end - o and count > EMPTY_ITEMS_MAX:
+            raise DecodeError("an array claims more items than it has bytes")
         if n <= 0:
             raise DecodeError("values are nested too deep")
         values = Array()
@@ -345,25 +346,40 @@ def _encode_map(values: dict[Any, Any]) -> bytes:
 def _encode_array(values: Array) -> bytes:
     """Items must be of one type; the widest constructor of the type serves all."""
     items = [_widest(value) for value in values]
-    codes = {item[0] for item in items}
-    if len(codes) > 1:
+    constructors = {constructor for constructor, _ in items}
+    if len(constructors) > 1:
         raise TypeError("an array holds one type only")
-    body = bytes(codes or {0x40}) + b"".join(item[1:] for item in items)
+    body = (constructors.pop() if constructors else b"\x40") + b"".join(data for _, data in items)
     return b"\xf0" + _U32_U32.pack(len(body) + 4, len(values)) + body
 
 
-def _widest(value: Any) -> bytes:
-    if isinstance(value, (str, bytes)) and not isinstance(value, (Char, Decimal)):
-        data = value if isinstance(value, bytes) else value.encode()
-        code = 0xB0 if isinstance(value, bytes) else 0xB3 if isinstance(value, Symbol) else 0xB1
-        return bytes((code,)) + _U32.pack(len(data)) + data
-    wide = {Uint: (0x70, _U32), Ulong: (0x80, _U64), Int: (0x71, _I32), Long: (0x81, _I64), int: (0x81, _I64)}
-    if type(value) in wide:
-        code, packer = wide[type(value)]
-        return bytes((code,)) + packer.pack(value)
-    if value is True or value is False:
-        return b"\x56\x01" if value else b"\x56\x00"
-    return encode(value)
+_WIDE_NUMBERS: dict[type, tuple[bytes, struct.Struct]] = {
+    Uint: (b"\x70", _U32), Ulong: (b"\x80", _U64), Int: (b"\x71", _I32), Long: (b"\x81", _I64),
+    int: (b"\x81", _I64),
+}  # fmt: skip
+
+
+def _widest(value: Any) -> tuple[bytes, bytes]:
+    """Constructor and data of an item, of a width that takes any value of the type."""
+    kind = type(value)
+    if kind in _WIDE_NUMBERS:
+        code, packer = _WIDE_NUMBERS[kind]
+        return code, packer.pack(value)
+    if kind is bool:
+        return b"\x56", b"\x01" if value else b"\x00"
+    if kind is Described:
+        code, data = _widest(value.value)
+        return b"\x00" + encode(value.descriptor) + code, data
+    if kind in (list, dict):
+        parts = value if kind is list else [part for pair in value.items() for part in pair]
+        body = b"".join(map(encode, parts))
+        return b"\xd0" if kind is list else b"\xd1", _U32_U32.pack(len(body) + 4, len(parts)) + body
+    if kind in (bytes, str, Symbol):
+        data = value if kind is bytes else value.encode()
+        code = b"\xb0" if kind is bytes else b"\xb3" if kind is Symbol else b"\xb1"
+        return code, _U32.pack(len(data)) + data
+    encoded = encode(value)
+    return encoded[:1], encoded[1:]
 
 
 _ENCODERS: dict[type, Callable[[Any], bytes]] = {
