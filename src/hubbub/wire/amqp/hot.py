@@ -153,8 +153,19 @@ def decode_flow(data: bytes, start: int, end: int) -> Flow:
             if count > 10:
                 o += data[o] == 0x40
             if o == stop and None not in numbers[1:4]:
-                incoming_id, window, outgoing_id, outgoing, *link = numbers
-                return Flow(incoming_id, window or 0, outgoing_id or 0, outgoing or 0, *link, drain, echo)
+                incoming_id, a, b, c, handle, delivery_count, credit, available = numbers
+                return Flow(
+                    incoming_id,
+                    a or 0,
+                    b or 0,
+                    c or 0,
+                    handle,
+                    delivery_count,
+                    credit,
+                    available,
+                    drain,
+                    echo,
+                )
     except (IndexError, struct.error, ValueError):
         pass
     value, stop = decode(memoryview(data)[:end], start)

@@ -107,15 +107,18 @@ def _nested_to_wire(value: Any) -> Any:
     return Described(Ulong(value.CODE), value._values()) if isinstance(value, Composite) else value
 
 
-def _nested(*codes: int) -> Kind:
-    """One of these composites. One of a kind nobody here knows stays Described: whoever reads it decides."""
+def _nested(*codes: int, strange: bool = True) -> Kind:
+    """One of these composites. A `strange` one, of a kind nobody here knows, stays Described: whoever reads
+    it decides."""
 
     def check(value: Any) -> Any:
         if not isinstance(value, Described):
             raise TypeError("a described list is due")
         kind = CLASSES.get(value.descriptor)
-        if kind is None:
+        if kind is None and strange:
             return value
+        if kind is None:
+            raise TypeError(f"{value.descriptor!r} is not known")
         if kind.CODE not in codes:
             raise TypeError(f"{kind.NAME} is out of place")
         return kind.from_list(value.value)
@@ -129,7 +132,7 @@ SYMBOL = _plain(str, Symbol)
 SYMBOLS = Kind(_symbols_to_wire, _symbols_from_wire)
 MAP = _plain(dict)
 PROPERTIES = _plain(dict, _symbol_keys)
-SOURCE, TARGET, ERROR = _nested(0x28), _nested(0x29, 0x30), _nested(0x1D)
+SOURCE, TARGET, ERROR = _nested(0x28), _nested(0x29, 0x30), _nested(0x1D, strange=False)
 STATE = _nested(0x23, 0x24, 0x25, 0x26, 0x27, 0x33, 0x34)
 
 

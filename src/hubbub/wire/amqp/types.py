@@ -375,7 +375,7 @@ def _widest(value: Any) -> tuple[bytes, bytes]:
         body = b"".join(map(encode, parts))
         return b"\xd0" if kind is list else b"\xd1", _U32_U32.pack(len(body) + 4, len(parts)) + body
     if kind in (bytes, str, Symbol):
-        data = value if kind is bytes else value.encode()
+        data = value if kind is bytes else value.encode("ascii" if kind is Symbol else "utf-8")
         code = b"\xb0" if kind is bytes else b"\xb3" if kind is Symbol else b"\xb1"
         return code, _U32.pack(len(data)) + data
     encoded = encode(value)
