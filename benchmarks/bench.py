@@ -390,7 +390,7 @@ def needs(name: str) -> str | None:
 
 def measure(only: str | None, seconds: float, show: Callable[[Row], None]) -> list[Row]:
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory(dir=".") as name:
+    with tempfile.TemporaryDirectory(dir=".", prefix=".bench-") as name:
         bench = Bench(Path(name).resolve(), seconds)
         for word in NAMES:
             if only and word != only:

@@ -197,8 +197,13 @@ class HttpConnection(asyncio.Protocol):
         self.transport.write(data)
         if server.on_complete is not None:
             self._report(request, int(data[9:12]), len(data))
-        if not self._advancing and self._reader is not None:
-            self._advance(self._reader)
+        reader = self._reader
+        if self._advancing or reader is None:
+            return
+        if reader.ready or reader.stage or self.write_paused or self._reading_paused or self._phase:
+            self._advance(reader)
+        else:
+            self.deadline = server.reader_idle_until
 
     def answer_error(self, request: Request, status: int, detail: str) -> None:
         """Answers with an error of this layer."""

@@ -124,10 +124,12 @@ class RestDoor:
     def admit(self, request: Request) -> Refusal | int | None:
         """Whether the body may come, and how large. Every refusal here is complete."""
         try:
-            special = self._special_limit(request)
-            if special is not None:
-                return special
-            route = self._route(request)
+            route = self._remembered(request)
+            if route is None:
+                special = self._special_limit(request)
+                if special is not None:
+                    return special
+                route = self._route(request)
         except (BrokerError, ValueError) as error:
             return Refusal(self._error_response(request, error))
         request.context = route
@@ -221,14 +223,18 @@ class RestDoor:
     def namespace(self, request: Request) -> Namespace:
         return self._broker.namespace_for(host_name(request.host.decode("latin-1")))
 
+    def _remembered(self, request: Request) -> Route | None:
+        prefix = settled_prefix(request.target)
+        key = (request.method, prefix or request.target, request.host, request.authorization)
+        route = self._routes.get(key)
+        if route is None or route.version != route.namespace.version or self._clock.now() >= route.expires:
+            return None
+        return route
+
     def _route(self, request: Request) -> Route:
         prefix = settled_prefix(request.target)
         key = (request.method, prefix or request.target, request.host, request.authorization)
-        now = self._clock.now()
-        route = self._routes.get(key)
-        if route is not None and route.version == route.namespace.version and now < route.expires:
-            return route
-        route = self._find(request, now)
+        route = self._find(request, self._clock.now())
         assert route.grant is not None
         route.counters = self._meter.of(route.namespace.name, self._series(route))
         route.expires = route.grant.expires
