@@ -75,6 +75,8 @@ class Config:
     host: str = "127.0.0.1"
     port: int = 5300
     https_port: int | None = None
+    amqp_port: int | None = None
+    """Another port beside the first; every port speaks HTTP and AMQP."""
     tls: str = "off"
     """off, auto (a local CA of our own) or files."""
     tls_cert: str = ""
@@ -200,6 +202,7 @@ _PLAIN = {
     "host": str,
     "port": int,
     "https_port": int,
+    "amqp_port": int,
     "tls": str,
     "tls_cert": str,
     "tls_key": str,

@@ -28,10 +28,14 @@ from .broker.node import Broker
 from .clock import Clock, SystemClock
 from .config import Config, ConfigError, NamespaceConfig, environment, finished, load, swt_key_of
 from .engine.log import Engine
+from .front.amqp.server import AmqpServer
+from .front.amqp.websocket import accept, is_websocket
 from .front.api import Api, Probe
 from .front.http.limits import HttpLimits
+from .front.http.request import Request
 from .front.http.server import HttpServer
 from .front.letters import Letters
+from .front.listener import Sniffer
 from .front.rest.door import RestDoor, RestOptions
 from .front.rest.management import Management
 from .front.rest.wrap import wrap_response
@@ -84,7 +88,7 @@ class Server:
         self.meter = Meter(self.broker)
         self.access = AccessLog(sys.stderr, config.log_format) if config.access_log else None
         api = Api(self.broker, self.meter, Probe(self.engine, self.clock), self.clock, __version__)
-        options = RestOptions(config.missing_status, config.cors, self._wrap)
+        options = RestOptions(config.missing_status, config.cors, self._wrap, self._websocket)
         self.door = RestDoor(self.broker, self.clock, Management(self.clock), api, options, self.meter)
         self.http = HttpServer(
             self.door.handle,
@@ -95,6 +99,7 @@ class Server:
             self._on_complete,
         )
         self.meter.http = self.http
+        self.amqp = AmqpServer(self.broker, self.clock, self.meter, connections_max=config.connections_max)
         http, https = await self._listen()
         self.broker.start()
         if config.file:
@@ -108,6 +113,7 @@ class Server:
         if self._keys_task is not None:
             self._keys_task.cancel()
         self.broker.stop()
+        await self.amqp.drain()
         await self.http.drain(int(self.config.drain_seconds * 1000))
         await self.engine.close()
         if self.access is not None:
@@ -119,6 +125,7 @@ class Server:
             if namespace.name in keys and namespace.keys != keys[namespace.name]:
                 namespace.keys = keys[namespace.name]
                 namespace.changed()
+                self.amqp.rotated(namespace)
                 log.info("the keys of namespace %s have changed", namespace.name)
 
     def _namespace(self, ns: NamespaceConfig) -> Namespace:
@@ -154,9 +161,15 @@ class Server:
         config = self.config
         loop = asyncio.get_running_loop()
         plain = await loop.create_server(
-            self.http.protocol(False), config.host, config.port, backlog=LISTEN_BACKLOG
+            self._sniffer(False), config.host, config.port, backlog=LISTEN_BACKLOG
         )
         self._listeners.append(plain)
+        if config.amqp_port is not None and config.amqp_port != config.port:
+            self._listeners.append(
+                await loop.create_server(
+                    self._sniffer(False), config.host, config.amqp_port, backlog=LISTEN_BACKLOG
+                )
+            )
         http = _url("http", config.host, plain)
         if config.tls == "off":
             return http, None
@@ -172,10 +185,18 @@ class Server:
         context = tls.server_context(Path(cert), Path(key))
         port = 5343 if config.https_port is None else config.https_port
         secure = await loop.create_server(
-            self.http.protocol(True), config.host, port, ssl=context, backlog=LISTEN_BACKLOG
+            self._sniffer(True), config.host, port, ssl=context, backlog=LISTEN_BACKLOG
         )
         self._listeners.append(secure)
         return http, _url("https", config.host, secure)
+
+    def _websocket(self, request: Request) -> bool:
+        return is_websocket(request) and accept(request, self.amqp.protocol)
+
+    def _sniffer(self, secure: bool) -> Callable[[], Sniffer]:
+        """Every port speaks HTTP and AMQP."""
+        http = self.http.protocol(secure)
+        return lambda: Sniffer(http, self.amqp.protocol)
 
     def _on_complete(self, request: Any, status: int, received: int, sent: int, seconds: float) -> None:
         self.meter.answered(self.door.counters_of(request), status, received, sent)
@@ -314,6 +335,8 @@ def _write_ready(path: str, ready: Ready) -> None:
         {
             "http": ready.http,
             "https": ready.https,
+            "amqp": ready.http.replace("http", "amqp", 1),
+            "amqps": ready.https and ready.https.replace("https", "amqps", 1),
             "connection_string": ready.connection_string,
             "version": ready.version,
             "pid": os.getpid(),

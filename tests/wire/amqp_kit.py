@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hubbub.wire.amqp.connection import Connection
 from hubbub.wire.amqp.frames import FrameReader
-from hubbub.wire.amqp.performatives import Transfer, composite
+from hubbub.wire.amqp.performatives import Source, Target, Transfer, composite
 from hubbub.wire.amqp.types import decode
 
 
@@ -110,6 +110,17 @@ def pair(server_notes=None, client_notes=None, server=None, client=None, mechani
     assert "opened" in server_notes.names()
     assert "opened" in client_notes.names()
     return s, c, server_notes, client_notes
+
+
+def linked(server_notes=None, client_notes=None, **how):
+    """A pair with a link each way; the client's sender and the server's."""
+    s, c, sn, cn = pair(server_notes, client_notes, **how)
+    session = c.begin()
+    up = session.sender("up", Target("q"))
+    session.receiver("down", Source("q"))
+    pump(c, s)
+    down = next(link for link in sn.links if not link.role)
+    return s, c, sn, cn, up, down
 
 
 def frames(data, header=False):

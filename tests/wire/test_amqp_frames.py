@@ -171,11 +171,14 @@ TAILS = hot.Tails()  # shared by all examples, so that what one leaves behind me
 
 
 def forms(performative, trim, wide):
-    """Encodings that mean the same: in full or without what ends it, list8 or list32."""
+    """Encodings that mean the same: in full or without what ends it, list8 or list32, booleans of one byte or two."""
+    long = wide == trim
     values = decode(performative.encode())[0].value
     while trim and values and (values[-1] is None or values[-1] is False):
         values.pop()
-    items = b"".join(map(encode, values))
+    items = b"".join(
+        {True: b"\x56\x01", False: b"\x56\x00"}[v] if long and type(v) is bool else encode(v) for v in values
+    )
     code = b"\x00\x53" + bytes((performative.CODE,))
     if wide or len(items) > 254:
         return code + b"\xd0" + struct.pack(">II", len(items) + 4, len(values)) + items

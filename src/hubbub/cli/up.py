@@ -21,6 +21,7 @@ _ENVIRONMENT = {"auto_envvar_prefix": "HUBBUB"}
 @click.option("--host", help="Address to listen on. [127.0.0.1]")
 @click.option("--port", type=int, help="HTTP port; 0 picks a free one. [5300]")
 @click.option("--https-port", type=int, help="HTTPS port when TLS is on; 0 picks a free one. [5343]")
+@click.option("--amqp-port", type=int, help="One more port; every port speaks HTTP and AMQP.")
 @click.option("--data", type=click.Path(), help="Folder for what must survive. [./.hubbub]")
 @click.option("--memory", is_flag=True, default=None, help="Keep nothing on disk.")
 @click.option("--hub", "hubs", multiple=True, metavar="NAME[:PARTITIONS]", help="Create an event hub.")

@@ -89,13 +89,15 @@ class Route:
 @dataclass(frozen=True, slots=True)
 class RestOptions:
     """`missing_status`: what a Service Bus namespace answers for an entity that is not there (C13).
-    `cors`: answer browsers' preflights. `wrap`: the token endpoint, given a form body and a host."""
+    `cors`: answer browsers' preflights. `wrap`: the token endpoint, given a form body and a host.
+    `upgrade`: takes over a WebSocket handshake, or returns False."""
 
     missing_status: int = 410
     cors: bool = False
     wrap: Callable[[Namespace, bytes, bytes, int], tuple[int, tuple[tuple[str, str], ...], bytes]] | None = (
         None
     )
+    upgrade: Callable[[Request], bool] | None = None
 
 
 class RestDoor:
@@ -188,6 +190,8 @@ class RestDoor:
         first = request.path[:11].lower()
         if first.startswith(b"/_hubbub") or first in (b"/health", b"/metrics"):
             return API_BYTES_MAX
+        if request.path[:12].lower() == b"/$servicebus":
+            return 0
         if first.startswith(b"/wrapv0.9") and self._options.wrap is not None:
             return WRAP_BYTES_MAX
         if request.method == b"OPTIONS" and self._options.cors:
@@ -202,7 +206,10 @@ class RestDoor:
         segments = segments_of(request.path)
         now = request.received
         first = request.path[:11].lower()
-        if first.startswith(b"/wrapv0.9") and self._options.wrap is not None:
+        if request.path[:12].lower() == b"/$servicebus":
+            if self._options.upgrade is None or not self._options.upgrade(request):
+                raise Invalid("SubCode=40000. AMQP over WebSocket is at /$servicebus/websocket (AMQPWSB10).")
+        elif first.startswith(b"/wrapv0.9") and self._options.wrap is not None:
             self._answer_wrap(request, namespace, now)
         elif request.method == b"OPTIONS" and self._options.cors:
             request.respond(204, CORS)

@@ -10,13 +10,23 @@ from __future__ import annotations
 import struct
 from typing import cast
 
-from .performatives import ACCEPTED, Disposition, Flow, State, Transfer, composite
+from .performatives import (
+    ACCEPTED,
+    RELEASED,
+    Disposition,
+    Flow,
+    Modified,
+    Rejected,
+    State,
+    Transfer,
+    composite,
+)
 from .types import DecodeError, decode
 
 _U32 = struct.Struct(">I")
 _U32_U32 = struct.Struct(">II")
 _REMEMBERED_MAX = 64
-_TAIL_BYTES_MAX = 12  # longer ones may hold what an owner could change, or a stranger could vary without end
+_TAIL_BYTES_MAX = 24
 
 TRANSFER = b"\x00\x53\x14"
 DISPOSITION = b"\x00\x53\x15"
@@ -79,12 +89,26 @@ def decode_transfer(
                     return handle, delivery_id, data[o + 2 : after], known[1], stop
                 found = _any_transfer(data, start, end)
                 tail = data[after:stop]
-                if len(tail) <= _TAIL_BYTES_MAX and len(tails.transfers) < _REMEMBERED_MAX:
+                if _memorable(tail, found[3], len(tails.transfers)):
                     tails.transfers[tail] = (count, found[3])
                 return found
     except (IndexError, struct.error):
         pass
     return _any_transfer(data, start, end)
+
+
+def _memorable(tail: bytes, found: Transfer | Disposition, remembered: int) -> bool:
+    """Whether a tail may be kept: few, short, and without what an owner could change or a stranger vary for
+    ever."""
+    state = found.state
+    plain = state is None or state in _PLAIN_STATES
+    return plain and len(tail) <= _TAIL_BYTES_MAX and remembered < _REMEMBERED_MAX
+
+
+_PLAIN_STATES = [
+    ACCEPTED, RELEASED, Rejected(),
+    *(Modified(a, b) for a in (None, True, False) for b in (None, True, False)),
+]  # fmt: skip
 
 
 def _any_transfer(data: bytes, start: int, end: int) -> tuple[int, int | None, bytes | None, Transfer, int]:
@@ -97,17 +121,17 @@ def decode_disposition(data: bytes, start: int, end: int, tails: Tails) -> tuple
     """Role, first, last, and a Disposition to read settled, state and batchable from. Raises DecodeError."""
     try:
         count, o, stop = _list(data, start + 3, end)
-        if count > 3 and stop == end and 0x41 <= data[o] <= 0x42:
-            role = data[o] == 0x41
-            first, o = _uint(data, o + 1)
+        if count > 3 and stop == end:
+            role, o = _flag(data, o)
+            first, o = _uint(data, o)
             last, o = _uint(data, o)
-            if first is not None:
+            if first is not None and role is not None:
                 tail = data[o:stop]
                 known = tails.dispositions.get(tail)
                 if known is not None and known[0] == count:
                     return role, first, first if last is None else last, known[1]
                 found = _any_disposition(data, start, end)
-                if len(tail) <= _TAIL_BYTES_MAX and len(tails.dispositions) < _REMEMBERED_MAX:
+                if _memorable(tail, found[3], len(tails.dispositions)):
                     tails.dispositions[tail] = (count, found[3])
                 return found
     except (IndexError, struct.error, ValueError):
@@ -145,7 +169,8 @@ def decode_flow(data: bytes, start: int, end: int) -> Flow:
             numbers: list[int | None] = [None] * 8
             for i in range(min(count, 8)):
                 numbers[i], o = _uint(data, o)
-            drain = echo = False
+            drain: bool | None = False
+            echo: bool | None = False
             if count > 8:
                 drain, o = _flag(data, o)
             if count > 9:
@@ -163,8 +188,8 @@ def decode_flow(data: bytes, start: int, end: int) -> Flow:
                     delivery_count,
                     credit,
                     available,
-                    drain,
-                    echo,
+                    drain is True,
+                    echo is True,
                 )
     except (IndexError, struct.error, ValueError):
         pass
@@ -174,10 +199,17 @@ def decode_flow(data: bytes, start: int, end: int) -> Flow:
     return cast(Flow, composite(value))
 
 
-def _flag(data: bytes, o: int) -> tuple[bool, int]:
-    if not 0x40 <= data[o] <= 0x42:
-        raise ValueError("no boolean of one byte")
-    return data[o] == 0x41, o + 1
+def _flag(data: bytes, o: int) -> tuple[bool | None, int]:
+    """A boolean of either form or null, and what follows. Raises ValueError for anything else."""
+    code = data[o]
+    if 0x40 <= code <= 0x42:
+        return _FLAGS[code - 0x40], o + 1
+    if code == 0x56 and data[o + 1] <= 1:
+        return data[o + 1] == 1, o + 2
+    raise ValueError("no boolean")
+
+
+_FLAGS = (None, True, False)
 
 
 # size, doff 2, type 0, channel, 00 53 14 c0, list size, 11 fields, 70 handle, 70 id, a0 tag size

@@ -1,0 +1,52 @@
+"""Errors of the broker in the words of AMQP (AMQP reference 3.10)."""
+
+from __future__ import annotations
+
+from ...broker.access import Unauthorized
+from ...broker.errors import (
+    BrokerError,
+    Busy,
+    Disabled,
+    Invalid,
+    NotFound,
+    PublisherRevoked,
+    QuotaExceeded,
+    TooLarge,
+)
+from ...wire.amqp import errors as wire
+from ...wire.amqp.performatives import Error
+from ...wire.amqp.types import DecodeError
+
+ARGUMENT_ERROR = "com.microsoft:argument-error"
+OUT_OF_RANGE = "com.microsoft:argument-out-of-range"
+SERVER_BUSY = "com.microsoft:server-busy"
+ENTITY_DISABLED = "com.microsoft:entity-disabled"
+PUBLISHER_REVOKED = "com.microsoft:publisher-revoked"
+
+_CONDITIONS: tuple[tuple[type[Exception], str], ...] = (
+    (Unauthorized, wire.UNAUTHORIZED),
+    (NotFound, wire.NOT_FOUND),
+    (TooLarge, wire.MESSAGE_SIZE),
+    (QuotaExceeded, wire.RESOURCE_LIMIT),
+    (Disabled, ENTITY_DISABLED),
+    (PublisherRevoked, PUBLISHER_REVOKED),
+    (Busy, SERVER_BUSY),
+    (Invalid, ARGUMENT_ERROR),
+    (DecodeError, wire.DECODE_ERROR),
+    (BrokerError, wire.NOT_ALLOWED),
+)
+
+
+def condition_of(error: Exception) -> str:
+    return next((text for kind, text in _CONDITIONS if isinstance(error, kind)), wire.INTERNAL_ERROR)
+
+
+def text_of(error: Exception) -> str:
+    """What the client reads; what is a mistake of ours says no more than that."""
+    if isinstance(error, (BrokerError, DecodeError)):
+        return str(error).removeprefix("SubCode=40000. ")
+    return "The server failed to handle the request."
+
+
+def error_of(error: Exception) -> Error:
+    return Error(condition_of(error), text_of(error))

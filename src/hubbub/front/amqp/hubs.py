@@ -1,0 +1,274 @@
+"""Event Hubs over AMQP: producers, consumers, and who may read beside whom (AMQP reference 3.2 to 3.8)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ...broker.errors import Invalid
+from ...broker.hub import Event, Hub
+from ...broker.message import Message
+from ...broker.partitions import Start
+from ...wire.amqp.link import Delivery, Receiver, Sender
+from ...wire.amqp.message import (
+    DELIVERY_ANNOTATIONS,
+    MESSAGE_ANNOTATIONS,
+    Sections,
+    data_sections,
+    map_section,
+    section_map,
+    split,
+)
+from ...wire.amqp.performatives import Rejected, Source
+from ...wire.amqp.types import DecodeError, Described, Long, Symbol, Timestamp
+from .errors import error_of
+
+if TYPE_CHECKING:
+    from .peer import Peer
+
+BATCH_FORMAT = 0x80013700
+CREDIT = 500
+READ_EVENTS_MAX = 256
+READ_BYTES_MAX = 256 * 1024
+READERS_MAX = 5
+METRIC = "com.microsoft:enable-receiver-runtime-metric"
+EPOCH = "com.microsoft:epoch"
+
+PARTITION_KEY = Symbol("x-opt-partition-key")
+PUBLISHER = Symbol("x-opt-publisher-name")
+SEQUENCE = Symbol("x-opt-sequence-number")
+OFFSET = Symbol("x-opt-offset")
+ENQUEUED = Symbol("x-opt-enqueued-time")
+_OURS = frozenset((PARTITION_KEY, PUBLISHER, SEQUENCE, OFFSET, ENQUEUED))
+_SELECTOR = re.compile(r"\s*amqp\.annotation\.(x-opt-[a-z-]+)\s*(>=|>)\s*'?([^']*)'?\s*", re.ASCII)
+
+
+class Producer:
+    """Events that come on one link."""
+
+    def __init__(self, hub: Hub, partition: int | None, publisher: str | None) -> None:
+        self.hub = hub
+        self.partition = partition
+        self.publisher = publisher
+
+    def delivery(self, peer: Peer, link: Receiver, delivery: Delivery) -> None:
+        """Answers when the events are durable."""
+
+        def done(error: Exception | None) -> None:
+            peer.release(len(delivery.payload))
+            if not delivery.settled:
+                if error is None:
+                    link.settle(delivery)
+                else:
+                    link.settle(delivery, Rejected(error_of(error)))
+
+        peer.hold(len(delivery.payload))
+        try:
+            messages = events_of(delivery.payload, delivery.format)
+            for message in messages:
+                self._check(message)
+            peer.namespace.publish(self.hub, messages, self.partition, peer.now(), done)
+        except Exception as error:
+            done(error)
+        else:
+            peer.count(self.hub.entity.path, "incoming_messages", len(messages))
+
+    def _check(self, message: Message) -> None:
+        if self.publisher is not None:
+            if message.partition_key not in (None, self.publisher):
+                raise Invalid("The partition key must be the publisher's name.")
+            message.partition_key = message.publisher = self.publisher
+        elif self.partition is not None and message.partition_key is not None:
+            raise Invalid("An event for a given partition cannot have a partition key.")
+
+
+def events_of(payload: bytes, form: int) -> list[Message]:
+    """The events of one delivery, a single one or a batch. Raises DecodeError, Invalid."""
+    envelope = split(payload)
+    if form != BATCH_FORMAT:
+        return [_event(envelope, None)]
+    key = _key(section_map(envelope.message_annotations))
+    events = [_event(split(part), key) for part in data_sections(envelope.body)]
+    if not events:
+        raise Invalid("The batch holds no event.")
+    return events
+
+
+def _event(sections: Sections, key: str | None) -> Message:
+    annotations = section_map(sections.message_annotations)
+    own = key or _key(annotations)
+    kept = sections.message_annotations
+    if not _OURS.isdisjoint(annotations):
+        # What the service stamps itself a sender cannot say.
+        rest = {name: value for name, value in annotations.items() if name not in _OURS}
+        kept = map_section(MESSAGE_ANNOTATIONS, rest) if rest else b""
+    return Message(sections.bare(), partition_key=own, annotations=kept, header=sections.header)
+
+
+def _key(annotations: dict[Any, Any]) -> str | None:
+    key = annotations.get(PARTITION_KEY)
+    if key is None:
+        return None
+    if not isinstance(key, str) or len(key) > 128:
+        raise Invalid("The partition key must be a text of at most 128 characters.")
+    return str(key)
+
+
+def start_of(source: Any) -> Start:
+    """Where a consumer wants to begin, by the filter of its source. Raises Invalid."""
+    filters = source.filter if isinstance(source, Source) else None
+    found = next((value for name, value in (filters or {}).items() if "selector-filter" in str(name)), None)
+    if found is None:
+        return Start(earliest=True)
+    text = found.value if isinstance(found, Described) else found
+    match = _SELECTOR.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise Invalid(f"The filter '{text!s:.200}' cannot be understood.")
+    name, operator, value = match.groups()
+    inclusive = operator == ">="
+    if name == "x-opt-offset":
+        return Start(offset=value, inclusive=inclusive)
+    if name not in ("x-opt-sequence-number", "x-opt-enqueued-time") or not value.lstrip("-").isdigit():
+        raise Invalid(f"The filter '{text!s:.200}' cannot be understood.")
+    if name == "x-opt-sequence-number":
+        return Start(sequence=int(value), inclusive=inclusive)
+    return Start(enqueued=int(value), inclusive=inclusive)
+
+
+class Consumer:
+    """One reader of one partition. It reads when there is credit, and waits without cost otherwise."""
+
+    def __init__(
+        self, peer: Peer, link: Sender, hub: Hub, partition: int, sequence: int, epoch: int | None
+    ) -> None:
+        self.peer = peer
+        self.link = link
+        self.hub = hub
+        self.partition = partition
+        self.sequence = sequence
+        self.epoch = epoch
+        self.metric = METRIC in (link.attach.desired_capabilities or ())
+        self._stop_waiting: Any = None
+        self._due = False
+
+    def flow(self) -> None:
+        self.pump()
+
+    def gone(self) -> None:
+        if self._stop_waiting is not None:
+            self._stop_waiting()
+            self._stop_waiting = None
+
+    def steal(self, description: str) -> None:
+        """A reader with a higher owner level has come."""
+        self.gone()
+        self.link.detach("amqp:link:stolen", description)
+        self.peer.drop(self.link)
+
+    def pump(self) -> None:
+        """Sends a bounded piece and comes again, so that no reader keeps the others from their turn."""
+        link = self.link
+        if self._due or not link.attached:
+            return
+        credit = link.credit
+        if credit > 0 and self.peer.writable:
+            count = min(credit, READ_EVENTS_MAX)
+            events = self.hub.read(self.partition, self.sequence, count, READ_BYTES_MAX)
+            if events:
+                self._send(events)
+                self._due = True
+                self.peer.soon(self._again)
+                return
+            if self._stop_waiting is None:
+                self._stop_waiting = self.hub.wait(self.partition, self.sequence, self._woken)
+        elif credit > 0:
+            self.peer.when_writable(self.pump)
+            return
+        if link.draining:
+            link.drained()
+
+    def _again(self) -> None:
+        self._due = False
+        self.pump()
+
+    def _woken(self) -> None:
+        self._stop_waiting = None
+        self.pump()
+
+    def _send(self, events: Sequence[Event]) -> None:
+        link = self.link
+        metric = self._metric() if self.metric else b""
+        for event in events:
+            link.send(metric + encode_event(event), b"%x" % event.sequence, settled=True)
+        self.sequence = events[-1].sequence + 1
+        self.peer.count(self.hub.entity.path, "outgoing_messages", len(events))
+
+    def _metric(self) -> bytes:
+        last = self.hub.describe(self.partition)
+        return map_section(
+            DELIVERY_ANNOTATIONS,
+            {
+                Symbol("last_enqueued_sequence_number"): Long(last.last_sequence),
+                Symbol("last_enqueued_offset"): last.last_offset,
+                Symbol("last_enqueued_time_utc"): Timestamp(last.last_enqueued),
+                Symbol("runtime_info_retrieval_time_utc"): Timestamp(self.peer.now()),
+            },
+        )
+
+
+def encode_event(event: Event) -> bytes:
+    """The event as consumers get it: the sender's own bytes, and what the service knows of it."""
+    message = event.message
+    annotations: dict[Any, Any] = {
+        SEQUENCE: Long(event.sequence),
+        OFFSET: event.offset,
+        ENQUEUED: Timestamp(event.enqueued),
+    }
+    if message.partition_key is not None:
+        annotations[PARTITION_KEY] = message.partition_key
+    if message.publisher is not None:
+        annotations[PUBLISHER] = message.publisher
+    if message.annotations:
+        try:
+            annotations = section_map(message.annotations) | annotations
+        except DecodeError:
+            pass  # Checked when it came; damage would have been found by its checksum.
+    return message.header + map_section(MESSAGE_ANNOTATIONS, annotations) + message.payload
+
+
+class Readers:
+    """Who reads one partition for one consumer group (AMQP reference 3.8)."""
+
+    def __init__(self) -> None:
+        self.consumers: list[Consumer] = []
+
+    def refusal(self, epoch: int | None) -> tuple[str, str] | None:
+        """Condition and text if a reader of this owner level may not come in."""
+        highest = max((c.epoch for c in self.consumers if c.epoch is not None), default=None)
+        if highest is not None and (epoch is None or epoch < highest):
+            return "amqp:link:stolen", (
+                f"At least one receiver for the endpoint is created with epoch of '{highest}', and so a"
+                f" receiver with epoch '{epoch if epoch is not None else 'none'}' is not allowed."
+            )
+        if epoch is None and len(self.consumers) >= READERS_MAX:
+            return "amqp:resource-limit-exceeded", (
+                f"Exceeded the maximum number of allowed receivers per partition in a consumer group which"
+                f" is {READERS_MAX}."
+            )
+        return None
+
+    def enter(self, consumer: Consumer) -> None:
+        if consumer.epoch is not None:
+            for other in self.consumers:
+                other.steal(
+                    f"New receiver with higher epoch of '{consumer.epoch}' is created hence current receiver"
+                    f" with epoch '{other.epoch if other.epoch is not None else 'none'}' is getting"
+                    " disconnected."
+                )
+            self.consumers = []
+        self.consumers.append(consumer)
+
+    def leave(self, consumer: Consumer) -> None:
+        if consumer in self.consumers:
+            self.consumers.remove(consumer)

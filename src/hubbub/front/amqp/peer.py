@@ -1,0 +1,326 @@
+"""One AMQP client: its connection, what its tokens allow, and its links. The handler of the wire library.
+
+Rules:
+- a link is attached only if a token of the connection covers its address and right, and is detached when no
+  token does any more;
+- a connection without any token is closed after a while;
+- what is taken from a client and not yet durable is bounded by not reading on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ...broker.access import OPEN, Grant, Right, Unauthorized, missing_right
+from ...broker.entity import EventHub, Queue, Topic
+from ...broker.errors import Invalid, NotFound
+from ...broker.namespace import Namespace
+from ...broker.partitions import partition_number
+from ...clock import Timer
+from ...wire.amqp.connection import Connection
+from ...wire.amqp.link import Delivery, Link, Receiver, Sender, Sent
+from ...wire.amqp.performatives import Error, Source, State, Target
+from ...wire.amqp.session import Session
+from . import cbs, management
+from .address import Node, node_of
+from .errors import OUT_OF_RANGE, condition_of, text_of
+from .hubs import CREDIT, EPOCH, Consumer, Producer, Readers, start_of
+from .requests import CREDIT as REQUEST_CREDIT
+from .requests import Node as RequestNode
+from .requests import RequestLink
+
+if TYPE_CHECKING:
+    from .server import AmqpServer
+
+log = logging.getLogger("hubbub.amqp")
+
+TOKENS_MAX = 1000
+TOKEN_WAIT = 20_000
+"""How long a connection may live without any token, ms."""
+HELD_BYTES_MAX = 16 << 20
+"""Deliveries of one connection that are not durable yet; beyond it is not read on."""
+
+
+class Peer:
+    """See `wire.amqp.handler.Handler`."""
+
+    def __init__(self, server: AmqpServer, transport: Any) -> None:
+        self.server = server
+        self.namespace: Namespace = server.broker.namespace_for("")
+        self._transport = transport
+        self._grants: dict[str, Grant] = {}
+        self._credentials: tuple[str, str] | None = None
+        self._rights: dict[Link, tuple[str, Right]] = {}
+        self._held = 0
+        self._timer: Timer | None = None
+        self._ours = ""
+
+    # What the nodes ask.
+
+    def now(self) -> int:
+        return self.server.clock.now()
+
+    @property
+    def writable(self) -> bool:
+        return bool(self._transport.writable)
+
+    def when_writable(self, callback: Callable[[], None]) -> None:
+        self._transport.when_writable(callback)
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        self._transport.soon(callback)
+
+    def count(self, entity: str, slot: str, number: int) -> None:
+        counters = self.server.meter.of(self.namespace.name, entity)
+        setattr(counters, slot, getattr(counters, slot) + number)
+
+    def hold(self, size: int) -> None:
+        self._held += size
+        if self._held > HELD_BYTES_MAX:
+            self._transport.pause()
+
+    def release(self, size: int) -> None:
+        self._held -= size
+        if self._held <= HELD_BYTES_MAX // 2:
+            self._transport.resume()
+
+    # Tokens.
+
+    def put_token(self, audience: str, token: str) -> None:
+        """Raises Unauthorized."""
+        if len(self._grants) >= TOKENS_MAX and audience not in self._grants:
+            raise Unauthorized(40103, "The connection has too many tokens.")
+        self._grants[audience] = self.namespace.gate.cbs(token, self._host(), self.now())
+        self._watch()
+
+    def require(self, path: str, right: Right) -> None:
+        """Raises Unauthorized unless a token of the connection covers the path and has the right."""
+        now = self.now()
+        reason: Unauthorized | None = None
+        for grant in self._all_grants():
+            try:
+                grant.require(path, right, now)
+                return
+            except Unauthorized as error:
+                reason = error
+        raise reason or _no_token(path)
+
+    def require_any(self, path: str, token: str | None) -> None:
+        """Any right on a hub, by a token of the connection or one that came with the request."""
+        grants = list(self._all_grants())
+        if token is not None and not any(g.covers(path) for g in grants):
+            grants.append(self.namespace.gate.cbs(token, self._host(), self.now()))
+        node = f"{path}/$management"
+        now = self.now()
+        if not any(
+            (g.covers(path) or g.covers(node) or g.scope.startswith(path + "/")) and now < g.expires
+            for g in grants
+        ):
+            raise _no_token(path)
+
+    def _all_grants(self) -> Iterable[Grant]:
+        return (OPEN,) if self.namespace.gate.open else self._grants.values()
+
+    def _host(self) -> bytes:
+        return self._ours.encode("utf-8", "replace")
+
+    def _watch(self) -> None:
+        """Looks again when the next token ends."""
+        if self._timer is not None:
+            self._timer.cancel()
+        ends = min((grant.expires for grant in self._grants.values()), default=self.now() + TOKEN_WAIT)
+        # Far ends are looked at in steps: an event loop cannot sleep for a hundred years.
+        moment = min(ends, self.now() + 3_600_000)
+        self._timer = self.server.clock.call_at(moment, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self.now()
+        if not self._grants and not self.namespace.gate.open:
+            self._transport.wire.close("amqp:unauthorized-access", "No token was put in time.")
+            return
+        self._grants = {name: grant for name, grant in self._grants.items() if now < grant.expires}
+        self.recheck("The token has expired.")
+        if self._grants:
+            self._watch()
+
+    def forget_tokens(self) -> None:
+        """Keys have changed."""
+        self._grants = {}
+        self._watch()
+        self.recheck("The keys have changed.")
+
+    def recheck(self, text: str) -> None:
+        """Detaches links that no token allows any more."""
+        for link, (path, right) in list(self._rights.items()):
+            try:
+                self.require(path, right)
+            except Unauthorized:
+                link.detach("amqp:unauthorized-access", f"Unauthorized access. {text}")
+                self.drop(link)
+
+    # Connection and sessions.
+
+    def authenticate(self, connection: Connection, mechanism: str, user: str, password: str) -> None:
+        """PLAIN: the key of a rule of any namespace; which one counts is known when it is opened."""
+        self._credentials = (user, password)
+        found = any(self._plain(ns) is not None for ns in self.server.broker.namespaces.values())
+        connection.authenticated(found)
+
+    def _plain(self, namespace: Namespace) -> Grant | None:
+        assert self._credentials is not None
+        paths = [e.key for kind in (EventHub, Queue, Topic) for e in namespace.entities(kind)]
+        try:
+            return namespace.gate.plain(*self._credentials, ("", *paths))
+        except Unauthorized:
+            return None
+
+    def opened(self, connection: Connection) -> None:
+        peer = connection.peer
+        self._ours = (peer.hostname or "") if peer is not None else ""
+        self.namespace = self.server.broker.namespace_for(self._ours.partition(":")[0])
+        if self._credentials is not None:
+            grant = self._plain(self.namespace)
+            if grant is None:
+                connection.close("amqp:unauthorized-access", "The credentials are of another namespace.")
+                return
+            self._grants["$plain"] = grant
+        self._watch()
+
+    def begun(self, session: Session) -> None:
+        session.context = {
+            "cbs": RequestNode(cbs.answer),
+            "management": RequestNode(management.answer),
+        }
+
+    def ended(self, session: Session, error: Error | None) -> None:
+        """Its links were reported before."""
+
+    def closed(self, connection: Connection, error: Error | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if error is not None:
+            log.info("%s closed: %s %s", self._transport.peer, error.condition, error.description)
+
+    # Links.
+
+    def attach(self, link: Link) -> None:
+        try:
+            terminus = link.target if isinstance(link, Receiver) else link.source
+            address = terminus.address if isinstance(terminus, (Source, Target)) else None
+            node = node_of(address)
+            if node.kind in ("cbs", "management"):
+                self._attach_requests(link, node)
+            elif isinstance(link, Receiver):
+                self._attach_producer(link, node)
+            elif isinstance(link, Sender):
+                self._attach_consumer(link, node)
+        except Exception as error:
+            condition = condition_of(error)
+            if condition == "amqp:internal-error":
+                log.exception("attach failed")
+            if isinstance(error, Invalid) and "partition" in str(error).lower():
+                condition = OUT_OF_RANGE
+            log.info("%s attach refused: %s %s", self._transport.peer, condition, error)
+            link.refuse(condition, text_of(error))
+
+    def _attach_requests(self, link: Link, node: Node) -> None:
+        if node.kind == "management" and not list(self._all_grants()):
+            raise _no_token(node.path)
+        requests: RequestNode = link.session.context[node.kind]
+        if isinstance(link, Sender):
+            link.context = None
+            link.accept()
+            requests.add(link)
+        elif isinstance(link, Receiver):
+            link.context = RequestLink(requests)
+            link.accept()
+            link.grant(REQUEST_CREDIT, keep=True)
+
+    def _attach_producer(self, link: Receiver, node: Node) -> None:
+        self.require(node.path, Right.SEND)
+        hub = self._hub(node)
+        partition = publisher = None
+        if node.kind == "partition":
+            partition = partition_number(node.part, len(hub.partitions))
+        elif node.kind == "publisher":
+            if len(node.part) > 128:
+                raise Invalid("A publisher name is limited to 128 characters.")
+            publisher = node.part
+        elif node.kind != "entity":
+            raise NotFound(_missing(node.spelled))
+        link.context = Producer(hub, partition, publisher)
+        self._rights[link] = (node.path, Right.SEND)
+        link.accept(max_message_size=self.namespace.limits.event_bytes_max or None)
+        link.grant(CREDIT, keep=True)
+
+    def _attach_consumer(self, link: Sender, node: Node) -> None:
+        self.require(node.path, Right.LISTEN)
+        hub = self._hub(node)
+        if node.kind != "consumer":
+            raise NotFound(_missing(node.spelled))
+        partition = partition_number(node.part, len(hub.partitions))
+        group = f"{node.entity}/consumergroups/{node.group}"
+        if self.namespace.entity(group) is None:
+            raise NotFound(_missing(f"{hub.entity.path}/ConsumerGroups/{node.group}"))
+        sequence = hub.locate(partition, start_of(link.source))
+        epoch = (link.attach.properties or {}).get(EPOCH)
+        level = int(epoch) if isinstance(epoch, int) else None
+        key = (self.namespace.name, group.lower(), partition)
+        readers = self.server.readers.setdefault(key, Readers())
+        refusal = readers.refusal(level)
+        if refusal is not None:
+            link.refuse(*refusal)
+            return
+        consumer = Consumer(self, link, hub, partition, sequence, level)
+        readers.enter(consumer)
+        link.context = consumer
+        self._rights[link] = (node.path, Right.LISTEN)
+        link.accept()
+        consumer.pump()
+
+    def _hub(self, node: Node) -> Any:
+        hub = self.namespace.hubs.get(node.entity)
+        if hub is None:
+            raise NotFound(_missing(node.spelled))
+        return hub
+
+    def attached(self, link: Link) -> None:
+        """We ask for no links."""
+
+    def flow(self, link: Link) -> None:
+        if isinstance(link.context, Consumer):
+            link.context.flow()
+        elif isinstance(link, Sender) and link.draining:
+            link.drained()
+
+    def delivery(self, link: Receiver, delivery: Delivery) -> None:
+        link.context.delivery(self, link, delivery)
+
+    def disposition(self, link: Link, deliveries: Sequence[Sent], state: State | None, settled: bool) -> None:
+        """Everything is sent settled; a client that answers anyway needs no answer."""
+
+    def detached(self, link: Link, error: Error | None, closed: bool) -> None:
+        self.drop(link)
+
+    def drop(self, link: Link) -> None:
+        """The link is gone, whoever ended it."""
+        self._rights.pop(link, None)
+        if isinstance(link, Sender) and isinstance(link.session.context, dict):
+            for node in link.session.context.values():
+                node.remove(link)
+        consumer = link.context
+        if isinstance(consumer, Consumer):
+            consumer.gone()
+            self.server.leave(consumer)
+
+
+def _missing(path: str) -> str:
+    return f"The messaging entity '{path}' could not be found."
+
+
+def _no_token(path: str) -> Unauthorized:
+    return missing_right(f"Unauthorized access. No token of this connection is for '{path:.200}'.")

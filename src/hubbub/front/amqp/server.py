@@ -1,0 +1,182 @@
+"""AMQP connections on transports of an event loop, and what they share.
+
+A transport writes once per turn of the loop, so that what many links send goes out in one piece.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from ...broker.namespace import Namespace
+from ...broker.node import Broker
+from ...clock import Clock, Timer
+from ...telemetry import Meter
+from ...wire.amqp.connection import Connection
+from ...wire.amqp.handler import Limits
+from .hubs import Consumer, Readers
+from .peer import Peer
+
+CONTAINER = "hubbub"
+WRITE_BUFFER_BYTES_MAX = 1 << 20
+
+
+class AmqpServer:
+    """`limits` of each connection; `connections_max` of all together."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        clock: Clock,
+        meter: Meter,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        connections_max: int = 16_384,
+    ) -> None:
+        self.broker = broker
+        self.clock = clock
+        self.meter = meter
+        self.limits = limits
+        self.connections_max = connections_max
+        self.connections: set[AmqpTransport] = set()
+        self.readers: dict[tuple[str, str, int], Readers] = {}
+
+    def protocol(self) -> AmqpTransport:
+        return AmqpTransport(self)
+
+    def leave(self, consumer: Consumer) -> None:
+        """A consumer is gone."""
+        for key, readers in list(self.readers.items()):
+            if consumer in readers.consumers:
+                readers.leave(consumer)
+                if not readers.consumers:
+                    del self.readers[key]
+
+    def rotated(self, namespace: Namespace) -> None:
+        """Keys have changed: clients must show their tokens again."""
+        for connection in list(self.connections):
+            if connection.handler.namespace is namespace:
+                connection.handler.forget_tokens()
+
+    async def drain(self) -> None:
+        """Tells all clients to go, and gives them a moment to answer."""
+        for connection in list(self.connections):
+            connection.wire.close("amqp:connection:forced", "The server is going down; connect again.")
+            connection.flush()
+        for _ in range(20):
+            if not self.connections:
+                return
+            await asyncio.sleep(0.05)
+        for connection in list(self.connections):
+            connection.abort()
+
+
+class AmqpTransport(asyncio.Protocol):
+    """One connection: bytes of a transport to the wire library and back."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, server: AmqpServer) -> None:
+        self.server = server
+        self.handler = Peer(server, self)
+        self.wire = Connection(self.handler, container_id=CONTAINER, limits=server.limits, wake=self._wake)
+        self.writable = True
+        self.peer = ""
+        self._loop = asyncio.get_running_loop()
+        self._scheduled = False
+        self._paused = False
+        self._stalled: list[Callable[[], None]] = []
+        self._timer: Timer | None = None
+        self._done = False
+
+    def attach(self, transport: asyncio.Transport, first_bytes: bytes) -> None:
+        """Takes over a connected transport of which `first_bytes` were read already."""
+        transport.set_protocol(self)
+        self.connection_made(transport)
+        self.data_received(first_bytes)
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
+        name = self.transport.get_extra_info("peername")
+        self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else ""
+        if len(self.server.connections) >= self.server.connections_max:
+            self._done = True
+            self.transport.abort()
+            return
+        self.server.connections.add(self)
+        self._tick()
+
+    def data_received(self, data: bytes) -> None:
+        self.wire.receive(data)
+        if self.wire.finished:
+            self.flush()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._done = True
+        self.wire.eof()
+        self.server.connections.discard(self)
+        self._stalled = []
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def pause_writing(self) -> None:
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        self.writable = True
+        stalled, self._stalled = self._stalled, []
+        for callback in stalled:
+            callback()
+
+    # What the peer asks.
+
+    def when_writable(self, callback: Callable[[], None]) -> None:
+        if callback not in self._stalled:
+            self._stalled.append(callback)
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        self._loop.call_soon(callback)
+
+    def pause(self) -> None:
+        if not self._paused and not self._done:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused and not self._done:
+            self._paused = False
+            self.transport.resume_reading()
+
+    # Writing.
+
+    def _wake(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        self._scheduled = False
+        if self._done:
+            return
+        data = self.wire.take()
+        if data:
+            self.transport.write(data)
+        if self.wire.finished:
+            self._done = True
+            self.transport.close()
+
+    def abort(self) -> None:
+        self.transport.abort()
+
+    def _tick(self) -> None:
+        now = self.server.clock.now()
+        due = self.wire.tick(now)
+        self.flush()
+        if not self._done:
+            self._timer = self.server.clock.call_at(max(due, now + 1), self._tick)
