@@ -14,11 +14,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hubbub.wire.amqp.errors import StateError
+from hubbub.wire.amqp.frames import frame
 from hubbub.wire.amqp.handler import Limits
 from hubbub.wire.amqp.performatives import (
     ACCEPTED,
     RELEASED,
     Accepted,
+    Attach,
     Disposition,
     Error,
     Flow,
@@ -190,6 +192,38 @@ def test_ranges_over_everything_cost_what_lives():
     assert down.unsettled() == []
 
 
+class Touched(dict):
+    """Counts what is looked at."""
+
+    touched = 0
+
+    def __contains__(self, key):
+        self.touched += 1
+        return super().__contains__(key)
+
+    def items(self):
+        self.touched += len(self)
+        return super().items()
+
+
+def test_ranges_touch_no_more_than_lives():
+    s, c, sn, cn, _, down = linked(client_notes=Notes(credit=6000))
+    for i in range(5001):
+        down.send(b"x", b"%d" % i)
+    session = s.sessions[0]
+    beyond = (5001, 2**30, 0), (2**32 - 2**30, 2**32 - 1, 0)
+    session.outgoing = Touched(session.outgoing)
+    for first, last, live in beyond:
+        assert len(session._live(first, last)) == live
+        assert session.outgoing.touched <= 4, "not even looked for"
+    session._outcomes(session._live(1, 4990), ACCEPTED, True)
+    assert len(session.outgoing) == 11
+    for first, last, live in ((0, 2**31 - 1, 11), *beyond, (10, 4980, 0)):
+        session.outgoing.touched = 0
+        assert len(session._live(first, last)) == live
+        assert session.outgoing.touched <= 40
+
+
 def test_the_sender_may_settle_first():
     s, c, sn, cn, up, _ = linked(Notes(settle=False, credit=4))
     sent = [up.send(b"x", b"%d" % i) for i in range(4)]
@@ -310,6 +344,79 @@ def test_credit_tells_how_many_go_at_once():
     assert ("flow", down) in sn.events
     assert down.credit > 0
     assert len(cn.deliveries) == 6
+
+
+def windowed(**limits):
+    """A sender with credit 50 and a window of 4 frames; its peer is played by hand from here on."""
+    s, c, sn, cn, _, down = linked(
+        client_notes=Notes(credit=50, keep=False),
+        client={"limits": Limits(incoming_window=4)},
+        server={"limits": Limits(**limits)},
+    )
+
+    def open_window(seen, window=4):
+        s.receive(frame(0, 0, Flow(seen, window, 0, 9).encode()))
+        return sent_by(s)
+
+    sn.events.clear()
+    return s, sn, down, open_window
+
+
+def sent_by(connection):
+    return [f for _, f, _ in frames(connection.take()) if isinstance(f, Transfer)]
+
+
+def test_a_sender_told_of_less_hears_of_more():
+    s, sn, down, open_window = windowed()
+    assert down.credit == 4
+    down.send(b"x", b"t")
+    open_window(1)
+    assert sn.events == [("flow", down)]
+    assert down.credit == 4
+
+
+@pytest.mark.parametrize(("size", "frames_due"), [(1, 5), (200_000, 20), (150_000, 15), (350_000, 30)])
+def test_a_sender_whose_messages_waited_hears_when_they_are_gone(size, frames_due):
+    s, sn, down, open_window = windowed()
+    for _ in range(5):
+        down.send(b"x" * size, b"t")
+    seen = len(sent_by(s))
+    assert seen == 4
+    while sn.events == []:
+        seen += len(open_window(seen))
+        assert seen <= frames_due
+    assert seen == frames_due
+    open_window(seen)
+    assert down.credit == 4
+
+
+def test_a_sender_with_too_much_unsettled_hears_when_some_is_settled():
+    s, sn, down, open_window = windowed(unsettled_max=2)
+    one, _ = down.send(b"x", b"1"), down.send(b"x", b"2")
+    assert down.credit == 0
+    down.settle(one, ACCEPTED)
+    assert sn.events == [("flow", down)]
+    assert down.credit == 1
+
+
+def test_links_take_turns_and_never_mix_frames_of_two_deliveries():
+    s, sn, down, open_window = windowed()
+    s.receive(frame(0, 0, Attach("second", 5, True, source=Source("q"), target=Target()).encode()))
+    s.receive(frame(0, 0, Flow(0, 4, 0, 9, 5, 0, 50).encode()))
+    second = next(link for link in s.sessions[0].links if link.name == "second")
+    s.take()
+    for size in (300_000, 1, 1, 1):
+        down.send(b"x" * size, b"t")
+    for _ in range(4):
+        second.send(b"y", b"t")
+    handles, seen = [f.handle for f in sent_by(s)], 4
+    while len(handles) < 5 + 3 + 4:
+        (found,) = open_window(seen, 1)
+        handles.append(found.handle)
+        seen += 1
+    a, b = down.handle, second.handle
+    assert handles[:5] == [a] * 5, "the large one is not interrupted"
+    assert handles[5:] in ([b, a] * 3 + [b], [a, b] * 3 + [b])
 
 
 def test_withdraw_takes_back_what_was_not_begun():

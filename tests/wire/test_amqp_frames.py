@@ -66,6 +66,17 @@ def test_frames_left_unread_for_a_while(cuts, patience):
     assert found + read_all(reader) == WHOLE
 
 
+def test_a_large_frame_does_not_hold_up_small_ones_behind_it():
+    reader = FrameReader(512)
+    reader.header_due = False
+    reader.feed(frame(0, 0, b"d" * 300)[:100])
+    assert reader.next() is None
+    reader.feed(frame(0, 0, b"d" * 300)[100:] + HEARTBEAT)
+    assert reader.next().end == 308
+    reader.feed(b"\x00")
+    assert read_all(reader) == [(0, 0, b"")]
+
+
 @pytest.mark.parametrize(
     "data",
     [struct.pack(">IBBH", 7, 2, 0, 0), struct.pack(">IBBH", 513, 2, 0, 0), struct.pack(">IBBH", 8, 1, 0, 0),
@@ -274,6 +285,18 @@ def test_bytes_that_are_none_of_them(code, rest, draw):
         read[code]()
     except DecodeError:
         pass
+
+
+def test_what_is_remembered_is_not_believed_of_another_count():
+    tails = hot.Tails()
+    data = p.Transfer(1, 1, b"t", 0).encode()
+    wrong = data[:5] + bytes((data[5] - 1,)) + data[6:]
+    for good in (True, False, True):
+        if good:
+            hot.decode_transfer(data, 0, len(data), tails)
+        else:
+            with pytest.raises(DecodeError):
+                hot.decode_transfer(wrong, 0, len(wrong), tails)
 
 
 def test_what_is_remembered_is_bounded():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,11 +13,14 @@ from hubbub.wire.amqp.connection import Connection
 from hubbub.wire.amqp.errors import StateError
 from hubbub.wire.amqp.frames import HEARTBEAT
 from hubbub.wire.amqp.handler import Limits
+from hubbub.wire.amqp.link import Link
 from hubbub.wire.amqp.performatives import (
+    RELEASED,
     Flow,
     Source,
     Target,
 )
+from hubbub.wire.amqp.session import Session
 from wire.amqp_kit import Notes, linked, pair, pump
 
 # --- limits
@@ -127,22 +133,28 @@ def test_a_frame_too_large_for_the_peer():
 # --- time
 
 
-def test_heartbeats_and_silence():
-    s, c, sn, cn = pair(client={"limits": Limits(idle_ms=10_000)}, server={"limits": Limits(idle_ms=4_000)})
-    now, quiet, last, due = 1000, 0, 1000, s.tick(1000)
-    for _ in range(40):
-        now = due
-        assert s.tick(now) >= now
+def test_heartbeats():
+    s, *_ = pair(client={"limits": Limits(idle_ms=10_000)})
+    now, said = s.tick(1000), [1000]
+    while now < 100_000:
         due = s.tick(now)
-        data = s.take()
-        c.receive(data)
-        if "closed" in cn.names():
-            break
-        if data:
+        if data := s.take():
             assert data == HEARTBEAT
-            quiet, last = max(quiet, now - last), now
-    assert quiet <= 5000, "half of the peer's idle time"
-    assert 9000 <= now <= 9000 + 5000, "twice our idle time"
+            said.append(now)
+        now = due
+    gaps = [b - a for a, b in itertools.pairwise(said)]
+    assert 2000 < max(gaps) <= 5000, "within half of the peer's idle time, and not much more often"
+    assert len(gaps) < 50
+
+
+def test_silence():
+    s, c, sn, cn = pair(server={"limits": Limits(idle_ms=4_000)})
+    for now in (1000, 8999):
+        s.tick(now)
+        c.receive(s.take())
+    assert "closed" not in cn.names()
+    s.tick(9000)
+    c.receive(s.take())
     assert cn.of("closed")[0][1].condition == "amqp:resource-limit-exceeded"
 
 
@@ -183,17 +195,23 @@ def new():
 # --- anything
 
 
-@given(st.binary(max_size=200), st.integers(0, 3))
-@settings(max_examples=300, deadline=None)
-def test_random_bytes_never_raise(data, prefix):
+BEGINNINGS = [b"", b"AMQP\x03\x01\x00\x00", b"AMQP\x00\x01\x00\x00"]
+
+
+@given(st.binary(max_size=200), st.integers(0, 3), st.booleans())
+@settings(max_examples=400, deadline=None)
+def test_random_bytes_never_raise(data, prefix, asks):
     s, notes = new()
-    s.receive([b"", b"AMQP\x03\x01\x00\x00", b"AMQP\x00\x01\x00\x00", OPENED][prefix])
+    if asks:
+        s = Connection.client(notes, container_id="c", mechanism=None if prefix > 1 else "ANONYMOUS")
+        s.begin().sender("x", Target("q"))
+    s.receive([*BEGINNINGS, OPENED][prefix])
     s.receive(data)
     s.take()
     s.tick(0)
     s.eof()
     assert notes.over == 1
-    assert notes.open_links == 0
+    assert notes.open_links == (-1 if asks else 0), "its own link is asked for, and reported gone"
 
 
 def life():
@@ -247,3 +265,81 @@ def test_a_life_with_some_bytes_changed_never_raises(changes, piece):
     assert notes.over == 1
     assert notes.open_links == 0
     assert s.partial_bytes == s.waiting_bytes == 0
+
+
+class Wild(Notes):
+    """Does anything at all from inside any event."""
+
+    def __init__(self, chance):
+        super().__init__(answer=False, settle=False, credit=0)
+        self.chance = chance
+
+    def note(self, name, *rest):
+        super().note(name, *rest)
+        subject = rest[0] if rest else None
+        try:
+            if isinstance(subject, Link):
+                self.act(subject)
+            elif isinstance(subject, Session) and self.chance.random() < 0.2:
+                subject.end("test:whim")
+        except StateError:
+            pass
+
+    def act(self, link):
+        whim = self.chance.randrange(40)
+        if link.state == 0:
+            link.refuse("test:no") if whim < 4 else link.accept()
+            self.open_links -= whim < 4
+        if whim == 0:
+            link.session.connection.close("test:whim")
+        elif whim == 1:
+            link.session.end()
+        elif whim == 2 and link.attached:
+            self.open_links -= 1
+            link.detach("test:whim")
+        elif link.role:
+            link.grant(self.chance.randrange(5), keep=whim % 2 == 0)
+            link.settle(self.deliveries)
+            if whim < 8:
+                link.drain()
+        else:
+            sent = link.send(b"x" * self.chance.choice([1, 2000]), b"t", settled=whim > 30)
+            link.settle(sent, RELEASED)
+            link.drained()
+            if whim < 9:
+                link.withdraw()
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=150, deadline=None)
+def test_an_owner_may_do_anything_from_inside_an_event(seed):
+    chance = random.Random(seed)
+    limits = Limits(frame_bytes_max=512, incoming_window=4, unsettled_max=20)
+    notes = Wild(chance), Wild(chance)
+    s = Connection(notes[0], container_id="s", limits=limits)
+    c = Connection.client(notes[1], container_id="c", limits=limits, mechanism=None)
+    asked = 0
+    for _ in range(30):
+        try:
+            session = chance.choice(c.sessions) if c.sessions and chance.random() < 0.7 else c.begin()
+            name = f"l{chance.randrange(10**9)}"
+            session.sender(name, Target("q")) if chance.random() < 0.5 else session.receiver(
+                name, Source("q")
+            )
+            asked += 1
+        except StateError:
+            pass
+        for a, b in ((c, s), (s, c)):
+            data = a.take()
+            cut = chance.randint(0, len(data))
+            b.receive(data[:cut])
+            b.receive(data[cut:])
+    for end in (s, c):
+        end.eof()
+        end.eof()
+    for end, told in zip((s, c), notes, strict=True):
+        assert told.over == 1
+        assert told.names()[-1] == "closed"
+        assert end.links == end.partial_bytes == end.waiting_bytes == 0
+    gone = [event[1] for event in notes[0].of("detached")]
+    assert len(gone) == len(set(map(id, gone))), "no link ends twice"

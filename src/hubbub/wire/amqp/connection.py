@@ -465,7 +465,6 @@ class Connection:
                 )
             session = found
         self._by_remote[channel] = session
-        self._past.discard(channel)
         session.begun(begin, channel)
         if begin.remote_channel is None:
             self.send(session.channel, session.begin_frame())

@@ -244,15 +244,9 @@ class Receiver(Link):
     """A link on which the peer sends. `credit` is what the peer may still send."""
 
     __slots__ = (
-        "_delivery",
-        "_delivery_count",
-        "_draining",
-        "_kept",
-        "_parts",
-        "_parts_bytes",
-        "_unsettled",
-        "credit",
-    )
+        "_credit_min", "_delivery", "_delivery_count", "_draining", "_kept", "_parts", "_parts_bytes",
+        "_unsettled", "_unsettled_max", "credit",
+    )  # fmt: skip
     role = True
 
     def __init__(self, session: Session, attach: Attach, handle: int, state: int) -> None:
@@ -260,6 +254,8 @@ class Receiver(Link):
         if state == ASKED or not self.max_message_size:
             self.max_message_size = session.connection.limits.message_bytes_max
         self.credit = 0
+        self._credit_min = -session.connection.limits.credit_excess_max
+        self._unsettled_max = session.connection.limits.unsettled_max
         self._kept = 0
         self._delivery_count = attach.initial_delivery_count or 0
         self._draining = False
@@ -333,7 +329,7 @@ class Receiver(Link):
                 raise SessionError(INVALID_FIELD, "the first transfer of a delivery has no delivery-id")
             self._delivery_count = (self._delivery_count + 1) & MASK
             self.credit -= 1
-            if self.credit < -self.session.connection.limits.credit_excess_max:
+            if self.credit < self._credit_min:
                 self.fail(TRANSFER_LIMIT, f"the credit of link {self.name!r} is used up")
                 return
             delivery = Delivery(
@@ -399,7 +395,7 @@ class Receiver(Link):
     def _arrived(self, delivery: Delivery) -> None:
         session = self.session
         if not delivery.settled:
-            if session.incoming_unsettled >= session.connection.limits.unsettled_max:
+            if session.incoming_unsettled >= self._unsettled_max:
                 self.fail(RESOURCE_LIMIT, "too many deliveries of this session are unsettled")
                 return
             if delivery.id in self._unsettled:

@@ -55,10 +55,10 @@ class Session:
     """One session. `channel` is the number on which we send, `context` the owner's."""
 
     __slots__ = (
-        "_asking", "_by_handle", "_by_remote", "_first_id", "_incoming_left", "_next_delivery_id",
-        "_next_incoming_id", "_next_outgoing_id", "_oldest", "_partial", "_past", "_runs", "_window",
-        "channel", "connection", "context", "handle_max", "handler", "incoming_unsettled", "outgoing",
-        "remote_channel", "stalled", "starved", "state",
+        "_asking", "_by_handle", "_by_remote", "_first_id", "_incoming_left", "_incoming_low",
+        "_next_delivery_id", "_next_incoming_id", "_next_outgoing_id", "_oldest", "_partial", "_past",
+        "_runs", "_tails", "_window", "channel", "connection", "context", "handle_max", "handler",
+        "incoming_unsettled", "outgoing", "remote_channel", "stalled", "starved", "state",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, channel: int, first_id: int) -> None:
@@ -81,6 +81,8 @@ class Session:
         self._window = 0  # transfer frames the peer still takes
         self._next_incoming_id = 0
         self._incoming_left = connection.limits.incoming_window
+        self._incoming_low = connection.limits.incoming_window >> 1
+        self._tails = connection.tails
         self._partial: Sender | None = None
         self._runs: list[tuple[bool, int, int, bytes]] = []
 
@@ -168,7 +170,7 @@ class Session:
         )
 
     def on_transfer(self, data: bytes, start: int, end: int) -> None:
-        handle, delivery_id, tag, head, stop = decode_transfer(data, start, end, self.connection.tails)
+        handle, delivery_id, tag, head, stop = decode_transfer(data, start, end, self._tails)
         self._next_incoming_id = (self._next_incoming_id + 1) & MASK
         self._incoming_left -= 1
         if self._incoming_left < 0:
@@ -179,11 +181,11 @@ class Session:
                 UNATTACHED_HANDLE, f"a transfer on handle {handle}, where no sender is attached"
             )
         link.on_transfer(delivery_id, tag, head, data[stop:end])  # type: ignore[attr-defined]
-        if self._incoming_left <= self.connection.limits.incoming_window >> 1 and self.state == BEGUN:
+        if self._incoming_left <= self._incoming_low and self.state == BEGUN:
             self.connection.write(encode_flow(self.channel, self._windows()))
 
     def on_disposition(self, data: bytes, start: int, end: int) -> None:
-        role, first, last, tail = decode_disposition(data, start, end, self.connection.tails)
+        role, first, last, tail = decode_disposition(data, start, end, self._tails)
         if role:
             self._outcomes(self._live(first, last), tail.state, tail.settled)
         elif tail.settled:
@@ -283,8 +285,9 @@ class Session:
 
     def emit(self, link: Sender, sent: Sent) -> bool:
         """Send a delivery or the rest of it as far as the window allows; whether it is complete. A delivery
-        that has begun is finished before another of this session begins: one client cannot sort them."""
-        if self._partial is not link and (self._partial is not None or self.room <= 0):
+        that has begun stops only for want of window and is the first to go on, so that none begins in the
+        midst of another: one client cannot sort them."""
+        if self._partial is not link and self.room <= 0:
             self.starved = True
             return False
         if sent.id is None:
@@ -313,6 +316,8 @@ class Session:
         if self._partial is not None:
             self._partial.pump()
         for link in list(self.stalled):
+            if self.room <= 0:
+                break
             link.pump()
             if link in self.stalled:
                 self.stalled[link] = self.stalled.pop(link)
@@ -355,7 +360,6 @@ class Session:
                 connection.write(head, chunk)
             if not more:
                 return False
-        self.starved = True
         return True
 
     def _windows(self) -> tuple[int, int, int, int]:
