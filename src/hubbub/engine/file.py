@@ -364,7 +364,9 @@ class FileEngine:
     def _assemble(self, groups: list[Group]) -> _Flush:
         """Lays out one write. Burials are encoded here, because only now is it known where things live."""
         flush = _Flush(groups)
-        estimate = sum(group.size for group in groups) + 128 * len(self._unopened) + 256
+        estimate = (
+            sum(group.size for group in groups) + sum(4 * len(log.name) + 64 for log in self._unopened) + 256
+        )
         segment: Segment | None = self.active
         assert segment is not None
         number = segment.number
@@ -377,13 +379,14 @@ class FileEngine:
             flush.offset = segment.end
         flush.segment = segment
         salt = os.urandom(8) if segment is None else segment.salt
-        parts: list[bytes] = []
-        parts += fmt.encode(fmt.FLUSH, 0, self.flush_number + 1, 0, 0, salt)
+        parts: list[bytes] = [b""]
         for log in self._unopened:
             parts += fmt.encode(fmt.OPEN, log.id, log.first, 0, 0, log.name.encode())
-        position = flush.offset + sum(map(len, parts))
+        begin = flush.offset + fmt.FLUSH_BYTES
+        position = begin + sum(map(len, parts))
         for group in groups:
             position = _lay_out(flush, group, parts, position, number)
+        parts[0] = b"".join(fmt.encode(fmt.FLUSH, 0, self.flush_number + 1, position - begin, 0, salt))
         flush.data = b"".join(parts)
         if segment is None:
             self._salt = salt

@@ -18,17 +18,18 @@ verbatim to another segment. Kinds:
     DROP   `log` is gone, whole; ids are never used again
     LOGS   payload: (id u32, first u64, next u64, name length u16, name)*: every log there is. Stands at
            the head of every segment, so older segments may go; `sequence` is the next free log id
-    FLUSH  payload: the salt: start of group commit number `sequence`
+    FLUSH  payload: the salt: start of group commit number `sequence`, whose entries are the `time`
+           bytes behind this one. All that a segment holds behind its LOGS are such commits
 
 Entries with the MORE flag belong to the same append as the next one; an append counts only whole. The COPY
 flag marks a PUT that cleaning moved here; any other continues its log, or the file is damaged.
 
 To change the format raise VERSION and keep a reader for the old number; unknown kinds are an error.
 
-Damage. A flush starts only after the one before it is on the disk. So bad bytes with no later FLUSH mark
-behind them are a torn tail nobody was promised, and are cut; with one behind them they are damage to
-acknowledged data, and raise Corrupt. Flushes are counted without a gap, also from one segment to the next, so
-what is missing shows too. The salt keeps payloads from forging marks.
+Damage. A flush counts only whole, and starts only after the one before it is on the disk. So bad bytes
+with no later FLUSH mark behind them are a torn tail nobody was promised, and are cut; with one behind them
+they are damage to acknowledged data, and raise Corrupt. The salt keeps payloads from forging marks. Flushes
+are counted without a gap, also from one segment to the next, so what is missing shows too.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ LOGS_ITEM = struct.Struct("<IQQH")
 
 PUT, DEAD, TRIM, OPEN, DROP, LOGS, FLUSH = range(1, 8)
 MORE, COPY = 0x01, 0x02
+FLUSH_BYTES = ENTRY.size + 8
 
 crc32 = zlib.crc32
 tail_of = ENTRY_TAIL.pack
@@ -120,30 +122,48 @@ def groups(
     `flush`: the number of the last one before this segment; `gap`: segments in between are gone.
     Raises Corrupt, naming the file and the offset, where acknowledged data is damaged.
     """
-    offset = start = HEADER.size
-    group: list[Entry] = []
+    start = offset = HEADER.size
+    head = entry_at(data, offset)
+    if head is not None and head.kind == LOGS:
+        yield [head]
+        start = offset = offset + head.size
     while True:
-        entry = entry_at(data, offset)
-        if entry is None:
+        mark = entry_at(data, start)
+        if mark is None or mark.kind != FLUSH or mark.payload != salt or mark.sequence <= flush:
+            break  # The end, or what was written long ago, wherever it came from.
+        if not gap and mark.sequence != flush + 1:
+            raise Corrupt(f"{path}: offset {start}: flush {mark.sequence} does not follow flush {flush}")
+        found, offset = _flushed(data, start + mark.size, mark.time)
+        flush, gap = mark.sequence, False
+        if offset != start + mark.size + mark.time:
             break
-        if entry.kind == FLUSH:
-            if entry.sequence <= flush or entry.payload != salt:
-                break  # An older one, from wherever it came.
-            if group or not (gap or entry.sequence == flush + 1):
-                raise Corrupt(f"{path}: offset {start}: flush {entry.sequence} does not follow flush {flush}")
-            flush, gap = entry.sequence, False
+        yield [mark]
+        yield from found
+        start = offset
+    _check_tail(data, path, start, offset, salt, flush, last)
+
+
+def _flushed(data: memoryview, offset: int, length: int) -> tuple[list[list[Entry]], int]:
+    """The appends of one flush, and where the first bad entry stands, if not at its end."""
+    end = offset + length
+    found: list[list[Entry]] = []
+    group: list[Entry] = []
+    while offset < end:
+        entry = entry_at(data, offset)
+        if entry is None or entry.kind in (LOGS, FLUSH):
+            break
         group.append(entry)
         offset += entry.size
         if not entry.flags & MORE:
-            yield group
-            group, start = [], offset
-    _check_tail(data, path, start, offset, salt, flush, last)
+            found.append(group)
+            group = []
+    return found, group[0].offset if group else offset
 
 
 def _check_tail(
     data: memoryview, path: str, start: int, offset: int, salt: bytes, flush: int, last: bool
 ) -> None:
-    """What stands at `offset` is no entry: the end, a torn tail, or damage."""
+    """Nothing from `start` on counts; what stands at `offset` is the end, a torn tail, or damage."""
     mark = _later_mark(data, offset, salt, flush)
     if mark is not None:
         raise Corrupt(
@@ -157,6 +177,7 @@ def _check_tail(
 
 def _later_mark(data: memoryview, offset: int, salt: bytes, flush: int) -> Entry | None:
     whole = data.obj
+    offset = max(offset, HEADER.size + ENTRY.size)
     while True:
         found = whole.find(salt, offset)  # type: ignore[attr-defined]
         if found < 0:
