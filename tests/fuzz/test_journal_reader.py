@@ -189,7 +189,7 @@ def changed(files: dict[str, bytes], changes: list[tuple]) -> dict[str, bytes]:
             other = names[rest[0] % len(names)]
             files[name], files[other] = files[other], data
             continue
-        at = rest[0] % used_of(data) if used_of(data) else 0
+        at = rest[0] % max(1, min(used_of(data), len(data)))
         files[name] = bent(kind, data, at, rest)
         if kind in ("repeat", "append", "splice"):
             other = names[rest[2] % len(names)]
