@@ -20,6 +20,7 @@ from front.http_peer import MemoryTransport
 from hubbub.broker.access import sas_token
 from hubbub.broker.entity import AuthorizationRule, EventHub, Queue, Subscription, Topic
 from hubbub.broker.errors import Invalid
+from hubbub.broker.namespace import Namespace
 from hubbub.clock import ManualClock
 from hubbub.config import Config
 from hubbub.front.http.request import Request
@@ -144,6 +145,7 @@ class House(Server):
         body = b"still there"
         heard = await self.converse([request(b"POST", b"/alive/messages", body)], seconds=10)
         assert heard.startswith(b"HTTP/1.1 201 "), heard
+        self._reload()
         assert self.faults.seen == []
         accepted = self._accepted()
         for name, logs in self._stores().items():
@@ -154,6 +156,12 @@ class House(Server):
                 assert stored <= accepted.get(name, 0)
             else:
                 assert stored == accepted.get(name, 0), name
+
+    def _reload(self) -> None:
+        """Whatever was accepted can be read again at the next start."""
+        old = self.namespaces[0]
+        new = Namespace(old.name, self.engine, ManualClock(), old.limits)
+        assert new._entities == old._entities
 
     def _accepted(self) -> dict[str, int]:
         """Messages by entity, of the sends that were told so."""
@@ -246,7 +254,9 @@ def judge_body(req: Request, status: int, kind: bytes, body: bytes) -> None:
     elif kind.startswith(b"application/json"):
         json.loads(body)
     elif (
-        req.method in (b"GET", b"PUT") and kind.startswith((b"application/xml", b"application/atom")) and body
+        (req.method in (b"GET", b"PUT") or (status == 200 and req.method == b"POST"))
+        and kind.startswith((b"application/xml", b"application/atom"))
+        and body
     ):
         ElementTree.fromstring(body)
 

@@ -91,17 +91,12 @@ def _is_flush(data: memoryview, offset: int) -> bool:
 def _replay(engine: FileEngine, path: str, last: bool) -> Recovery:
     from .file import Segment
 
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        number, salt = fmt.decode_header(memoryview(file.read(fmt.HEADER.size)), path)
     descriptor = engine.disk.open(path)
-    size = os.fstat(descriptor).st_size
-    try:
-        if size < fmt.HEADER.size:
-            raise Corrupt(f"{path}: offset 0: the segment header is cut short")
-        data = memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ))
-        number, salt = fmt.decode_header(data, path)
-    except BaseException:
-        os.close(descriptor)
-        raise
     segment = Segment(number, path, descriptor, salt, size)
+    data = memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ))
     gap = number - 1 not in engine.segments
     engine.segments[number] = segment
     for group in fmt.groups(data, path, salt, last, engine.flush_number, gap):

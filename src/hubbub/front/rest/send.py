@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
@@ -130,7 +130,8 @@ class Send:
         return body[:1] == b"<" and _content_of(body) is not None
 
     def _send_entry(self, request: Request, route: Route, messages: list[Message], now: int) -> None:
-        content = _content_of(request.body.removeprefix(b"\xef\xbb\xbf").lstrip()) or b""
+        content = _content_of(request.body.removeprefix(b"\xef\xbb\xbf").lstrip())
+        assert content is not None
         assert isinstance(route.entity, Topic)
         host = header_text(request.host)
         body = _entry(f"https://{host}/{route.entity.path}", content, now)
@@ -178,21 +179,30 @@ def _check_properties(message: Message, limits: Limits) -> None:
             raise HttpError(403, f"SubCode=40000. {text}")
 
 
-def _entry(uri: str, content: bytes, now: int) -> bytes:
+class _Content(NamedTuple):
+    """What an entry's content element holds, literally, and the namespace prefixes that this may use."""
+
+    inner: bytes
+    prefixes: dict[str, str]
+
+
+def _entry(uri: str, content: _Content, now: int) -> bytes:
     moment = datetime.fromtimestamp(now // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     # Conflict C34: the address both as attribute and as text.
     head = (
         f'<?xml version="1.0" encoding="utf-8"?><entry xmlns="{ATOM}"><id>{escape(uri)}</id>'
         f"<published>{moment}</published><updated>{moment}</updated>"
-        f'<link rel="self" href={quoteattr(uri)}>{escape(uri)}</link><content type="application/xml">'
+        f'<link rel="self" href={quoteattr(uri)}>{escape(uri)}</link><content type="application/xml"'
     )
-    return head.encode() + content + b"</content></entry>"
+    bound = "".join(f" xmlns:{prefix}={quoteattr(name)}" for prefix, name in content.prefixes.items())
+    return (head + bound + ">").encode() + content.inner + b"</content></entry>"
 
 
-def _content_of(body: bytes) -> bytes | None:
-    """The inner XML of an Atom entry's content, literally; None if this is other XML.
+def _content_of(body: bytes) -> _Content | None:
+    """The inner XML of an Atom entry's content; None if this is other XML.
 
-    Raises Invalid for XML that does not parse or an entry without content. No DTD, no entities.
+    Raises Invalid for XML that does not parse or an entry without content. No DTD, no entities, and no
+    encoding but UTF-8, whatever it declares: a part of it goes into the answer, which is UTF-8.
     """
     reader = _EntryReader()
     try:
@@ -205,7 +215,8 @@ class _EntryReader:
     """Finds where the content of an entry begins and ends, by byte offsets."""
 
     def __init__(self) -> None:
-        self._parser = expat.ParserCreate(namespace_separator=" ")
+        self._parser = expat.ParserCreate("utf-8", " ")
+        self._parser.StartNamespaceDeclHandler = self._bind
         self._parser.StartElementHandler = self._start
         self._parser.EndElementHandler = self._end
         self._parser.StartDoctypeDeclHandler = self._refuse
@@ -213,8 +224,12 @@ class _EntryReader:
         self._root = ""
         self._from: int | None = None
         self._to: int | None = None
+        self._bound: dict[str, str] = {}
+        self._prefixes: dict[str, str] = {}
 
-    def read(self, body: bytes) -> bytes | None:
+    def read(self, body: bytes) -> _Content | None:
+        if b"\0" in body:
+            raise ValueError("not UTF-8")
         self._parser.Parse(body, True)
         if self._root != f"{ATOM} entry":
             return None
@@ -223,13 +238,21 @@ class _EntryReader:
         inner = body[self._from : self._to]
         # The handler tells where the start tag begins; the content begins behind it.
         end_of_tag = _tag_end(inner)
-        return b"" if inner[end_of_tag - 2 : end_of_tag] == b"/>" else inner[end_of_tag:]
+        empty = inner[end_of_tag - 2 : end_of_tag] == b"/>"
+        return _Content(b"" if empty else inner[end_of_tag:], self._prefixes)
+
+    def _bind(self, prefix: str | None, name: str) -> None:
+        if prefix:
+            self._bound[prefix] = name
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         if self._depth == 0:
             self._root = name
+            self._prefixes = self._bound
         elif self._depth == 1 and name == f"{ATOM} content" and self._from is None:
             self._from = self._parser.CurrentByteIndex
+            self._prefixes = self._prefixes | self._bound
+        self._bound = {}
         self._depth += 1
         if self._depth > 256:
             raise ValueError("nested too deep")
