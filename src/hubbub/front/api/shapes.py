@@ -85,7 +85,7 @@ def length_of(text: Any) -> int:
     if match is None or text in ("P", "PT"):
         raise Invalid(f"'{text}' is not a duration like PT30S or P7D.")
     days, hours, minutes, seconds = (float(group or 0) for group in match.groups())
-    return min(FOREVER, round((((days * 24 + hours) * 60 + minutes) * 60 + seconds) * 1000))
+    return round(min(FOREVER, (((days * 24 + hours) * 60 + minutes) * 60 + seconds) * 1000))
 
 
 def describe(namespace: Namespace, entity: AnyEntity) -> dict[str, Any]:

@@ -154,10 +154,17 @@ def json_properties(members: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, (dict, list)):
             raise Invalid(f"SubCode=40000. The user property '{name}' is not a string, number or boolean.")
         if type(value) is int and not -(1 << 63) <= value < 1 << 63:
-            value = float(value)
+            value = _real(name, value)
         if value is not None:
             found[name] = value
     return found
+
+
+def _real(name: str, value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise Invalid(f"SubCode=40000. The user property '{name}' is a number beyond all types.") from None
 
 
 def header_properties(headers: Iterable[bytes]) -> dict[str, Any]:
@@ -222,7 +229,7 @@ def _text_of(name: str, value: Any) -> str:
 def _seconds(name: str, value: Any) -> int:
     try:
         seconds = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise _unusable(name, value) from None
     if isinstance(value, bool) or not 0 < seconds < float("inf"):
         raise _unusable(name, value)
