@@ -233,7 +233,7 @@ def _seconds(name: str, value: Any) -> int:
         raise _unusable(name, value) from None
     if isinstance(value, bool) or not 0 < seconds < float("inf"):
         raise _unusable(name, value)
-    return min(max(1, round(seconds * 1000)), FOREVER)
+    return round(min(max(1, seconds * 1000), FOREVER))
 
 
 def _timespan(name: str, value: Any) -> int:
