@@ -189,6 +189,8 @@ def load(path: str) -> Config:
             text = file.read()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8: byte {error.start} cannot be read.") from None
     if path.endswith(".json"):
         return replace(_emulator(path, text), file=path)
     try:
