@@ -175,6 +175,9 @@ def test_a_client_that_leaves_during_a_long_wait(run):
             await waiting.wait()
             writer.close()
             await left.wait()
+            # The handler hears of it first.
+            for _ in range(20):
+                await asyncio.sleep(0)
             assert server.connections_open == 0
 
     run(main)

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubbub.broker.errors import Invalid
+from hubbub.broker.limits import PROFILES
 from hubbub.front.rest.batch import parse
+from hubbub.front.rest.scale import Scale
 from hubbub.wire.amqp.message import body_bytes, split
 
 JSON = st.recursive(
@@ -25,7 +27,7 @@ BATCHES = st.lists(st.dictionaries(MEMBERS, JSON, max_size=5), max_size=6)
 
 def attempt(data):
     try:
-        return parse(data, lambda: "stamp")
+        return parse(data, lambda: "stamp", Scale(PROFILES["standard"], events=False))
     except Invalid as error:
         assert str(error)
         return None
@@ -56,7 +58,7 @@ def test_bodies_arrive_in_order(bodies, encoded):
         {"Body": base64.b64encode(b.encode()).decode(), "IsBodyBase64": True} if encoded else {"Body": b}
         for b in bodies
     ]
-    messages = parse(json.dumps(elements).encode(), lambda: None)
+    messages = parse(json.dumps(elements).encode(), lambda: None, Scale(PROFILES["standard"], events=True))
     assert [body_bytes(split(m.payload).body).decode() for m in messages] == bodies
 
 

@@ -5,6 +5,8 @@ Not here: the bounds of single fields (`entity`), and what depends on which othe
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import msgspec
 
 from .entity import (
@@ -19,7 +21,8 @@ from .entity import (
     consumer_group_path,
     rule_path,
 )
-from .errors import Invalid
+from .errors import Invalid, QuotaExceeded
+from .filters import CorrelationFilter, SqlFilter
 from .limits import Limits
 
 RETENTION_DAYS = 7
@@ -70,6 +73,53 @@ def check_limits(entity: AnyEntity, limits: Limits, namespace: str) -> None:
         limits.message_bytes_max_premium, limits.message_bytes_max
     ):
         raise Invalid("SubCode=40000. The property 'MaxMessageSizeInKilobytes' needs the Premium tier.")
+
+
+def check_numbers(entity: AnyEntity, others: Iterable[AnyEntity], limits: Limits) -> None:
+    """Raises QuotaExceeded if there are as many already as the tier allows. `others` are all there are."""
+    most, what, same = _bound(entity, limits)
+    if most and sum(map(same, others)) >= most:
+        raise QuotaExceeded(f"The maximum of {most} {what} has been reached. Delete one first.")
+
+
+def _bound(entity: AnyEntity, limits: Limits) -> tuple[int, str, Callable[[AnyEntity], bool]]:
+    """How many such entities there may be, what they are called, and which ones count."""
+    kind = type(entity)
+    parent = entity.parent.lower()
+    if isinstance(entity, (Queue, Topic)):
+        return limits.queues_and_topics_max, "queues and topics", lambda e: isinstance(e, (Queue, Topic))
+    if isinstance(entity, Rule):
+        return _filter_bound(entity, limits)
+    bounds: dict[type, tuple[int, str]] = {
+        EventHub: (limits.hubs_max, "event hubs in a namespace"),
+        Subscription: (limits.subscriptions_max, "subscriptions of a topic"),
+        ConsumerGroup: (limits.consumer_groups_max, "consumer groups of an event hub"),
+    }
+    most, what = bounds.get(kind, (0, ""))
+    return most, what, lambda e: type(e) is kind and e.parent.lower() == parent
+
+
+def _filter_bound(rule: Rule, limits: Limits) -> tuple[int, str, Callable[[AnyEntity], bool]]:
+    topic = _topic_of(rule)
+
+    def correlated(e: AnyEntity) -> bool:
+        return isinstance(e, Rule) and isinstance(e.filter, CorrelationFilter) and _topic_of(e) == topic
+
+    def sql(e: AnyEntity) -> bool:
+        return isinstance(e, Rule) and _is_sql(e) and _topic_of(e) == topic
+
+    if isinstance(rule.filter, CorrelationFilter):
+        return limits.correlation_filters_max, "correlation filters of a topic", correlated
+    return limits.sql_filters_max if _is_sql(rule) else 0, "SQL filters of a topic", sql
+
+
+def _topic_of(rule: Rule) -> str:
+    return rule.subscription.lower().rpartition("/subscriptions/")[0]
+
+
+def _is_sql(rule: Rule) -> bool:
+    """A filter that has something to evaluate."""
+    return isinstance(rule.filter, SqlFilter) and not rule.filter.always()
 
 
 def check_unchanged(old: AnyEntity, new: AnyEntity) -> None:

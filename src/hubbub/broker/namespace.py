@@ -16,7 +16,7 @@ import msgspec
 from ..clock import Clock
 from ..engine.log import Engine, EngineError, Log, Put
 from .access import Authority, Bearer, Gate, SharedKey, rights_of
-from .constraints import check_limits, check_unchanged, companions, exists_text, fitted
+from .constraints import check_limits, check_numbers, check_unchanged, companions, exists_text, fitted
 from .entity import (
     AnyEntity,
     ConsumerGroup,
@@ -31,6 +31,7 @@ from .entity import (
 )
 from .errors import (
     AlreadyExists,
+    Busy,
     Conflict,
     Disabled,
     NotFound,
@@ -40,7 +41,7 @@ from .errors import (
 )
 from .hub import Event, Hub, Partition
 from .ledger import Counts
-from .limits import Limits
+from .limits import Limits, Throttle
 from .message import Message
 from .partitions import Start, partition_number
 from .receiver import Delivery, History, Receiver, Terms, busy, forget, remember
@@ -76,6 +77,7 @@ class Namespace:
     ) -> None:
         self.name = name
         self.limits = limits
+        self._throttle = Throttle(limits.throughput_units, clock.now()) if limits.throughput_units else None
         self.keys = tuple(keys)
         self.created = clock.now()
         self._engine = engine
@@ -84,7 +86,8 @@ class Namespace:
         self._definitions = engine.open(f"{name}:$entities", 1)
         self._entities: dict[str, AnyEntity] = {}
         self._at: dict[str, int] = {}
-        self._changing: set[str] = set()
+        self._changing: dict[str, AnyEntity] = {}
+        """What is being created, updated or deleted."""
         self.hubs: dict[str, Hub] = {}
         self.topics: dict[str, Fanout] = {}
         self.receivers: dict[str, Receiver] = {}
@@ -144,6 +147,8 @@ class Namespace:
         check_unchanged(old, entity)
         entity.validate()
         check_limits(entity, self.limits, self.name)
+        if isinstance(entity, Rule) and isinstance(old, Rule) and entity.filter != old.filter:
+            check_numbers(entity, (e for e in self._entities.values() if e is not old), self.limits)
         entity = msgspec.structs.replace(
             entity, path=old.path, created=old.created, updated=max(self._stamp(), old.updated + 1)
         )
@@ -157,13 +162,13 @@ class Namespace:
             raise NotFound("No service is hosted at the specified address.")
         keys = [k for k in self._entities if k == key or self._is_below(k, key)]
         self._check_idle(keys)
-        self._changing.update(keys)
+        self._changing.update((k, self._entities[k]) for k in keys)
         try:
             logs = [log for k in keys for log in self._logs_of(k)]
             dead = [(self._definitions, self._at[k]) for k in keys]
             await self._append([], dead=dead, drops=logs)
         finally:
-            self._changing.difference_update(keys)
+            self._unchanging(keys)
         for k in keys:
             self._uninstall(k)
         self.changed()
@@ -175,8 +180,12 @@ class Namespace:
 
     def _check_idle(self, keys: list[str]) -> None:
         """Two changes of one entity at a time would leave two definitions of it behind."""
-        if not self._changing.isdisjoint(keys):
+        if not self._changing.keys().isdisjoint(keys):
             raise Conflict("SubCode=40901. Another conflicting operation is in progress.")
+
+    def _unchanging(self, keys: list[str]) -> None:
+        for key in keys:
+            self._changing.pop(key, None)
 
     def _is_below(self, key: str, above: str) -> bool:
         entity: AnyEntity | None = self._entities.get(key)
@@ -197,7 +206,7 @@ class Namespace:
     ) -> None:
         """Appends events, all or none. `done` gets None when they are durable, or the reason.
 
-        Raises Disabled, PublisherRevoked.
+        Raises Disabled, PublisherRevoked, and Busy over the throughput units.
         """
         entity = hub.entity
         if entity.status != "Active" and not entity.can_send:
@@ -205,7 +214,16 @@ class Namespace:
         publisher = messages[0].publisher
         if publisher is not None and revoked_publisher_path(entity.key, publisher.lower()) in self._entities:
             raise PublisherRevoked(f"Unauthorized: publisher '{publisher}' is revoked.")
+        if self._throttle is not None:
+            self._throttled(self._throttle, messages, now)
         hub.publish(messages, partition, now, done)
+
+    def _throttled(self, throttle: Throttle, messages: Sequence[Message], now: int) -> None:
+        if not throttle.take(len(messages), sum(len(m.payload) for m in messages), now):
+            raise Busy(
+                f"SubCode=50002. The request was terminated because the namespace {self.name} is being"
+                " throttled. Wait a moment and try again."
+            )
 
     def hub(self, path: str) -> Hub:
         hub = self.hubs.get(path.lower())
@@ -249,6 +267,9 @@ class Namespace:
             if not messages:
                 done(None)
                 return
+        size = self.topics[key].size_bytes if isinstance(entity, Topic) else self.receivers[key].size_bytes
+        if size >= entity.size_mb_max << 20:
+            raise QuotaExceeded(f"The maximum entity size of '{entity.path}' has been reached or exceeded.")
         if isinstance(entity, Topic):
             self.topics[key].send(messages, history, now, done)
         else:
@@ -267,8 +288,6 @@ class Namespace:
             raise SessionRequired(
                 "The SessionId was not set on a message, and it cannot be sent to the entity."
             )
-        if receiver.log.bytes > queue.size_mb_max << 20:
-            raise QuotaExceeded(f"The maximum entity size of '{queue.path}' has been reached or exceeded.")
         puts: list[Put] = []
         notes: list[int] = []
         for nth, message in enumerate(messages):
@@ -373,13 +392,13 @@ class Namespace:
         dead = [(self._definitions, self._at[key]) for key in keys if key in self._at]
         at = self._definitions.next
         puts = [Put(self._definitions, _encode(entity)) for entity in entities]
-        self._changing.update(keys)
+        self._changing.update(zip(keys, entities, strict=True))
         try:
             # Opened here, the entity's logs are durable with its definition.
             logs = [log for entity in entities for log in self._logs_of(entity.key, entity)]
             await self._append(puts, dead=dead)
         finally:
-            self._changing.difference_update(keys)
+            self._unchanging(keys)
         assert logs is not None
         for n, entity in enumerate(entities):
             self._at[entity.key] = at + n
@@ -526,21 +545,8 @@ class Namespace:
         if wanted is not None and type(self._entities.get(entity.parent.lower())) is not wanted:
             raise NotFound(f"Entity '{entity.parent}' was not found.")
         check_limits(entity, self.limits, self.name)
-        self._check_numbers(entity)
-
-    def _check_numbers(self, entity: AnyEntity) -> None:
-        limits = self.limits
-        bounds: dict[type, int] = {
-            EventHub: limits.hubs_max,
-            Queue: limits.queues_and_topics_max,
-            Topic: limits.queues_and_topics_max,
-            Subscription: limits.subscriptions_max,
-            ConsumerGroup: limits.consumer_groups_max,
-        }
-        most = bounds.get(type(entity), 0)
-        kinds = (Queue, Topic) if isinstance(entity, (Queue, Topic)) else (type(entity),)
-        if most and sum(len(self.entities(kind, entity.parent)) for kind in kinds) >= most:
-            raise QuotaExceeded(f"The maximum of {most} such entities has been reached.")
+        # Those on their way to the disk count too, or two at a time would both be the last.
+        check_numbers(entity, (self._entities | self._changing).values(), self.limits)
 
 
 def _token() -> bytes:

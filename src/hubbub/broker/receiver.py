@@ -69,14 +69,18 @@ class Terms(NamedTuple):
 
 
 class Waiter:
-    """One receive that waits. `cancel` when the client has gone: it will then get and lock nothing."""
+    """One receive that waits. `cancel` when the client has gone: it will then get and lock nothing.
 
-    __slots__ = ("_receiver", "done", "lock", "timer")
+    `left` is asked before it gets anything: a client may be gone a moment before one hears of it.
+    """
+
+    __slots__ = ("_receiver", "done", "left", "lock", "timer")
 
     def __init__(self, receiver: Receiver, lock: bool, done: Callable[[Outcome], object]) -> None:
         self._receiver = receiver
         self.lock = lock
         self.done = done
+        self.left: Callable[[], bool] | None = None
         self.timer: Timer | None = None
 
     def cancel(self) -> None:
@@ -267,6 +271,9 @@ class Receiver:
         waiting = self.waiting
         while waiting:
             waiter = next(iter(waiting))
+            if waiter.left is not None and waiter.left():
+                waiter.cancel()
+                continue
             if not self._deliver(waiter.lock, self._clock.now(), waiter.done, waiter):
                 return
 
@@ -508,6 +515,12 @@ class Receiver:
             self._not_before = self._clock.now() + RETRY
 
     # Looking.
+
+    @property
+    def size_bytes(self) -> int:
+        """Payload bytes of its messages; those among the dead letters count, as they do for the quota."""
+        dead = self.dead_letters
+        return self.log.bytes if dead is None else self.log.bytes + dead.log.bytes
 
     def peek(self, start: int, count_max: int) -> list[Delivery]:
         """Messages in any state from a sequence on; nothing changes."""

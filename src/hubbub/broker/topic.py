@@ -38,6 +38,11 @@ class Fanout:
         self.rules: dict[str, dict[str, ActiveRule]] = {}
         """By subscription and rule. Without any, nothing is delivered."""
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all copies."""
+        return sum(receiver.size_bytes for receiver in self.subscriptions.values())
+
     def send(
         self,
         messages: Sequence[Message],

@@ -129,13 +129,17 @@ class HttpConnection(asyncio.Protocol):
         """Keeps the transport open for answers that are due at once; see `Request.on_disconnect`."""
         reader = self._reader
         self.client_ended = True
-        if reader is None or self._phase or self.secure:
+        if reader is None or self._phase:
             return False
-        reader.end()
         current = self.current
-        if current is None:
-            return False
-        return isinstance(current, Request) and current.on_disconnect is None
+        if not self.secure:
+            reader.end()
+            if isinstance(current, Request) and current.on_disconnect is None:
+                return True
+        # At once: what is answered before the loop gets round to `connection_lost` would be lost.
+        if current is not None:
+            (current.request if isinstance(current, ResponseStream) else current).tell_disconnect()
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget()

@@ -83,8 +83,9 @@ class Request(msgspec.Struct, eq=False):
 
     @property
     def disconnected(self) -> bool:
-        """True once nobody waits for the answer any more."""
-        return self.connection.lost
+        """True once nobody waits for the answer any more; an answer would not be written."""
+        connection = self.connection
+        return connection.lost or connection.transport.is_closing()
 
     @property
     def on_disconnect(self) -> Callable[[], None] | None:

@@ -14,6 +14,7 @@ import msgspec
 from ...broker.errors import Invalid
 from ...broker.message import Message
 from .properties import broker_properties, compose, json_properties
+from .scale import Scale
 
 _MEMBERS = {
     "body": "Body",
@@ -24,8 +25,8 @@ _MEMBERS = {
 _decode = msgspec.json.Decoder(list[dict[str, Any]]).decode
 
 
-def parse(body: bytes, stamp: Any) -> list[Message]:
-    """The messages of a batch. `stamp()` gives ids to those without. Raises Invalid."""
+def parse(body: bytes, stamp: Any, scale: Scale) -> list[Message]:
+    """The messages of a batch. `stamp()` gives ids to those without. Raises Invalid; so may `scale`."""
     try:
         elements = _decode(body.removeprefix(b"\xef\xbb\xbf"))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -34,10 +35,10 @@ def parse(body: bytes, stamp: Any) -> list[Message]:
         ) from None
     if not elements:
         raise Invalid("SubCode=40000. The request body is an empty message batch: there is nothing to send.")
-    return [_message(element, stamp) for element in elements]
+    return [_message(element, stamp, scale) for element in elements]
 
 
-def _message(element: dict[str, Any], stamp: Any) -> Message:
+def _message(element: dict[str, Any], stamp: Any, scale: Scale) -> Message:
     if not element.keys() <= _EXACT:
         element = _canonical(element)
     broker = element.get("BrokerProperties")
@@ -45,13 +46,11 @@ def _message(element: dict[str, Any], stamp: Any) -> Message:
     for name, members in (("BrokerProperties", broker), ("UserProperties", user)):
         if members is not None and not isinstance(members, dict):
             raise Invalid(f"SubCode=40000. '{name}' in a message batch must be an object.")
-    return compose(
-        _body(element.get("Body"), element.get("IsBodyBase64")),
-        None,
-        broker_properties(broker) if broker else {},
-        json_properties(user) if user else {},
-        stamp(),
-    )
+    body = _body(element.get("Body"), element.get("IsBodyBase64"))
+    broker = broker_properties(broker) if broker else {}
+    user = json_properties(user) if user else {}
+    scale.add(body, broker, user)
+    return compose(body, None, broker, user, stamp())
 
 
 _EXACT = frozenset(_MEMBERS.values())

@@ -27,7 +27,7 @@ from ...telemetry import Counters, Meter
 from ..http.limits import Refusal
 from ..http.request import Request
 from ..http.response import whole_response
-from .errors import XML, HttpError, error_body, status_of, text_of, tracking_id
+from .errors import HTTP_SUBCODES, XML, HttpError, error_body, status_of, text_of, tracking_id
 from .receive import Receive
 from .route import Target, segments_of, settled_prefix, target_of
 from .send import Send
@@ -66,6 +66,7 @@ class Route:
         "namespace",
         "partition",
         "segments",
+        "size_max",
         "target",
         "timeout",
         "version",
@@ -81,6 +82,7 @@ class Route:
         self.entity: Queue | Topic | EventHub | None = None
         self.partition: int | None = None
         self.body_max = 0
+        self.size_max = 0
         self.timeout = DEFAULT_TIMEOUT
         self.expires = 0
         self.counters: Counters | None = None
@@ -135,7 +137,7 @@ class RestDoor:
         except (BrokerError, ValueError) as error:
             return Refusal(self._error_response(request, error))
         request.context = route
-        return route.body_max
+        return route.body_max if route.entity is None else self._send.body_max(request, route)
 
     def handle(self, request: Request) -> None:
         """Answers a whole request, now or later."""
@@ -154,7 +156,12 @@ class RestDoor:
 
     def error_response(self, request: Request, status: int, text: str) -> bytes:
         """For what HTTP itself refuses."""
-        return self._whole(request, status, f"SubCode={status}00. {text}")
+        route: Route | None = request.context
+        if status == 413 and route is not None and route.entity is not None:
+            # Of a chunked body no more is known than that it goes on.
+            size = request.content_length or self._send.body_max(request, route) + 1
+            return self._error_response(request, self._send.too_large(route.namespace, route.entity, size))
+        return self._whole(request, status, f"{HTTP_SUBCODES.get(status, '')}{text}")
 
     def fail(self, request: Request, error: BaseException) -> None:
         """Answers with the error in the service's shape; the tracking id also stands in the log."""
@@ -284,9 +291,7 @@ class RestDoor:
         elif of_hub or not isinstance(entity, (Queue, Topic)):
             raise self.missing(request, namespace, target.spelled, of_hub)
         route.entity = entity
-        route.body_max = 2 * self._send.size_max(namespace, entity) or -1
-        if (request.content_length or 0) > route.body_max >= 0:
-            raise self._send.too_large(namespace, entity, request.content_length or 0)
+        route.size_max = self._send.size_max(namespace, entity)
 
     def counters_of(self, request: Request) -> Counters:
         """Where a request is counted, when it is answered; those of no entity count together."""
@@ -347,15 +352,16 @@ def _covers_all(route: Route) -> bool:
 
 def timeout_of(query: bytes, timeout_max: int) -> int:
     """The request's `timeout` in ms, bounded. Raises Invalid."""
+    default = min(DEFAULT_TIMEOUT, timeout_max)
     if not query:
-        return DEFAULT_TIMEOUT
+        return default
     for name, values in parse_qs(query.decode("latin-1"), keep_blank_values=True).items():
         if name.lower() == "timeout":
             value = values[0]
             if not value.isascii() or not value.isdigit() or len(value) > 9:
                 raise Invalid(f"SubCode=40000. The timeout '{value:.40}' is not a number of seconds.")
             return min(int(value) * 1000, timeout_max)
-    return DEFAULT_TIMEOUT
+    return default
 
 
 CORS = (

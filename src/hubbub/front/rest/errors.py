@@ -40,12 +40,19 @@ STATUSES: dict[type[BaseException], int] = {
 }
 
 
+HTTP_SUBCODES = {400: "SubCode=40000. ", 500: "SubCode=50000. ", 503: "SubCode=50004. "}
+"""What stands before the text of a refusal by HTTP itself; other statuses have no sub-code of the service."""
+
+
 class HttpError(BrokerError):
     """A refusal with a status of its own, where the table's would not do."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
+
+
+_SUBCODES = ((Busy, 50004), (Disabled, 40301), (QuotaExceeded, 40300), (TooLarge, 40300))
 
 
 def status_of(error: BaseException) -> int:
@@ -62,11 +69,9 @@ def text_of(error: BaseException, status: int) -> str:
     if status == 500:
         return "SubCode=50000. Internal Server Error"
     text = str(error)
-    if isinstance(error, Busy):
-        return f"SubCode=50004. {text}"
-    if isinstance(error, Disabled) and not text.startswith("SubCode"):
-        return f"SubCode=40301. {text}"
-    return text
+    if text.startswith("SubCode"):
+        return text
+    return next((f"SubCode={code}. {text}" for kind, code in _SUBCODES if isinstance(error, kind)), text)
 
 
 def tracking_id(where: str = "G") -> str:

@@ -50,10 +50,14 @@ _INTEGER = re.compile(r"[+-]?[0-9]+")
 _REAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _RFC1123 = re.compile(
     r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), (\d{1,2}) (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) (\d{4})"
-    r" (\d{2}):(\d{2}):(\d{2}) GMT"
+    r" (\d{2}):(\d{2}):(\d{2}) GMT",
+    re.ASCII,
 )
-_ISO = re.compile(r"(\d{4})-(\d{2})-(\d{2})T(\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,7}))?Z?")
-_TIMESPAN = re.compile(r"(?:(\d+)\.)?(\d{1,2}):(\d{2}):(\d{2})(?:\.(\d{1,7}))?")
+_ISO = re.compile(
+    r"(\d{4})-(\d{2})-(\d{2})T(\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,9}))?(?:Z|([+-])([01]\d):([0-5]\d))?",
+    re.ASCII,
+)
+_TIMESPAN = re.compile(r"(?:(\d+)\.)?(\d{1,2}):(\d{2}):(\d{2})(?:\.(\d{1,7}))?", re.ASCII)
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _INFINITE = 922337203685.47754
 _STRINGS = {
@@ -67,8 +71,6 @@ _STRINGS = {
     "To": "to",
     "ViaPartitionKey": "via_partition_key",
 }
-_KEYS = ("message_id", "group_id", "partition_key")
-_NAMES = {"message_id": "MessageId", "group_id": "SessionId", "partition_key": "PartitionKey"}
 
 
 def header_text(value: bytes) -> str:
@@ -89,10 +91,10 @@ def typed(text: str) -> Any:
     if text == "true" or text == "false":
         return text == "true"
     if text[:1] in "+-.0123456789" and text:
-        if _INTEGER.fullmatch(text) and len(text) < 20 and -(1 << 63) <= int(text) < 1 << 63:
+        if len(text) < 64 and _INTEGER.fullmatch(text) and -(1 << 63) <= int(text) < 1 << 63:
             return int(text)
-        if _REAL.fullmatch(text):
-            return float(text)
+        if _REAL.fullmatch(text) and abs(number := float(text)) < float("inf"):
+            return number
     moment = rfc1123(text)
     return text if moment is None else Timestamp(moment)
 
@@ -108,7 +110,9 @@ def rfc1123(text: str) -> int | None:
 
 
 def _moment(year: int, month: int, day: int, hour: int, minute: int, second: int) -> int | None:
-    if not (1 <= month <= 12 and 1 <= day <= 31 and hour < 24 and minute < 60 and second <= 60 and year):
+    if not (1 <= month <= 12 and hour < 24 and minute < 60 and second <= 60 and year):
+        return None
+    if not 1 <= day <= calendar.monthrange(year, month)[1]:
         return None
     # A leap second may lie behind the last moment there is.
     return min(calendar.timegm((year, month, day, hour, minute, second)) * 1000, MOMENT_MAX)
@@ -154,17 +158,17 @@ def json_properties(members: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, (dict, list)):
             raise Invalid(f"SubCode=40000. The user property '{name}' is not a string, number or boolean.")
         if type(value) is int and not -(1 << 63) <= value < 1 << 63:
-            value = _real(name, value)
+            value = _double(name, value)
         if value is not None:
             found[name] = value
     return found
 
 
-def _real(name: str, value: int) -> float:
+def _double(name: str, value: int) -> float:
     try:
         return float(value)
     except OverflowError:
-        raise Invalid(f"SubCode=40000. The user property '{name}' is a number beyond all types.") from None
+        raise Invalid(f"SubCode=40000. The user property '{name:.60}' is too large a number.") from None
 
 
 def header_properties(headers: Iterable[bytes]) -> dict[str, Any]:
@@ -207,10 +211,7 @@ def broker_properties(members: dict[str, Any]) -> dict[str, Any]:
         elif name == "ScheduledEnqueueTimeUtc":
             found["scheduled"] = _date(name, value)
         elif name == "ForcePersistence":
-            found["force_persistence"] = value is True or str(value).lower() == "true"
-    for ours in _KEYS:
-        if len(found.get(ours, "")) > 128:
-            raise Invalid(f"SubCode=40000. The property '{_NAMES[ours]}' is over 128 characters.")
+            found["force_persistence"] = _boolean(name, value)
     return found
 
 
@@ -226,14 +227,19 @@ def _text_of(name: str, value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _seconds(name: str, value: Any) -> int:
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise _unusable(name, value) from None
-    if isinstance(value, bool) or not 0 < seconds < float("inf"):
+def _boolean(name: str, value: Any) -> bool:
+    if str(value).lower() not in ("true", "false"):
         raise _unusable(name, value)
-    return round(min(max(1, seconds * 1000), FOREVER))
+    return str(value).lower() == "true"
+
+
+def _seconds(name: str, value: Any) -> int:
+    """A number, or one as text; what is longer than for ever is for ever."""
+    text = value.strip() if isinstance(value, str) else repr(value)
+    # Python would take more for a number than JSON does.
+    if not _REAL.fullmatch(text) or not (seconds := float(text)) > 0:
+        raise _unusable(name, value)
+    return FOREVER if seconds * 1000 >= FOREVER else max(1, round(seconds * 1000))
 
 
 def _timespan(name: str, value: Any) -> int:
@@ -256,7 +262,9 @@ def _date(name: str, value: Any) -> int:
         numbers = [int(group) for group in match.groups()[:6]]
         moment = _moment(*numbers)
         if moment is not None:
-            moment += int((match[7] or "0").ljust(7, "0")) // 10_000
+            moment += int((match[7] or "0")[:3].ljust(3, "0"))
+            east = -1 if match[8] == "-" else 1
+            moment -= east * (int(match[9] or 0) * 60 + int(match[10] or 0)) * 60_000
     if moment is None:
         raise _unusable(name, value)
     return moment

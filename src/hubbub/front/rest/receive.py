@@ -60,6 +60,7 @@ class Receive:
 
         waiter = receiver.receive(lock, until, done)
         if waiter is not None:
+            waiter.left = lambda: request.disconnected
             request.on_disconnect = waiter.cancel
 
     def _deliver(self, request: Request, receiver: Receiver, delivery: Delivery, lock: bool) -> None:

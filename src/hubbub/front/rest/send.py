@@ -15,15 +15,13 @@ from xml.sax.saxutils import escape, quoteattr
 
 from ...broker.entity import EventHub, Queue, Topic
 from ...broker.errors import Disabled, Invalid, TooLarge
-from ...broker.limits import Limits
 from ...broker.message import Message
 from ...broker.namespace import Namespace
-from ...wire.amqp.message import section_map, split
-from ...wire.amqp.types import encode
 from ..http.request import Request
 from . import batch
 from .errors import HttpError
 from .properties import compose, header_properties, header_text, user_properties
+from .scale import Scale
 
 if TYPE_CHECKING:
     from .door import RestDoor, Route
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
 BATCH_TYPE = b"application/vnd.microsoft.servicebus.json"
 ATOM_TYPE = b"application/atom+xml"
 ATOM = "http://www.w3.org/2005/Atom"
+UNBOUNDED = 1 << 62
 _EMPTY = b"Content-Type: application/xml; charset=utf-8\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -50,16 +49,28 @@ class Send:
     def too_large(self, namespace: Namespace, entity: EventHub | Queue | Topic, size: int) -> HttpError:
         text = str(TooLarge(size, self.size_max(namespace, entity)))
         # Conflict C14: 413 on Event Hubs, 403 on Service Bus.
-        return HttpError(413 if isinstance(entity, EventHub) else 403, f"SubCode=40000. {text}")
+        if isinstance(entity, EventHub):
+            return HttpError(413, text)
+        return HttpError(403, f"SubCode=40300. {text}")
+
+    def body_max(self, request: Request, route: Route) -> int:
+        """How much body may be read: as much as a message may have; of a batch, for its JSON, twice that."""
+        size_max = route.size_max
+        if size_max == 0:
+            return UNBOUNDED
+        return 2 * size_max if media_type(request) == BATCH_TYPE else size_max
 
     def handle(self, request: Request, route: Route) -> None:
         """Raises BrokerError; otherwise the request is answered when its messages are durable."""
-        media = request.content_type.partition(b";")[0].strip().lower()
+        media = media_type(request)
+        scale = Scale(route.namespace.limits, route.hub is not None)
         if media == BATCH_TYPE:
-            messages = batch.parse(request.body, _nothing if route.hub is not None else stamp)
+            messages = batch.parse(request.body, _nothing if route.hub is not None else stamp, scale)
         else:
-            messages = [self._single(request, route)]
-        self._check(request, route, messages)
+            messages = [self._single(request, route, scale)]
+        if scale.size > route.size_max > 0:
+            raise self.too_large(route.namespace, route.entity, scale.size)  # type: ignore[arg-type]
+        self._check(route, messages)
         done = self._created_when_durable(request, route, len(messages))
         now = request.received
         if route.hub is not None:
@@ -69,7 +80,7 @@ class Send:
         else:
             route.namespace.send(route.target.entity, messages, now, done)
 
-    def _single(self, request: Request, route: Route) -> Message:
+    def _single(self, request: Request, route: Route, scale: Scale) -> Message:
         broker = header_properties(
             [
                 value
@@ -79,28 +90,20 @@ class Send:
         )
         content_type = header_text(request.content_type) if request.content_type else None
         mark = None if route.hub is not None else stamp()
-        return compose(request.body, content_type, broker, user_properties(request.headers), mark)
+        user = user_properties(request.headers)
+        scale.add(request.body, broker, user)
+        return compose(request.body, content_type, broker, user, mark)
 
-    def _check(self, request: Request, route: Route, messages: list[Message]) -> None:
-        size = 0
-        limits = route.namespace.limits
+    def _check(self, route: Route, messages: list[Message]) -> None:
         publisher = route.target.publisher
         for message in messages:
-            size += len(message.payload)
             key = message.partition_key
             if publisher is not None:
-                _check_publisher(message, publisher)
+                _check_publisher(message, publisher, route.namespace.limits.key_chars_max)
             elif route.partition is not None and key is not None:
                 raise Invalid("SubCode=40000. A message for a given partition cannot have a PartitionKey.")
             elif message.session_id and key and key != message.session_id:
                 raise Invalid("SubCode=40000. The PartitionKey and the SessionId must be the same.")
-        size_max = self.size_max(route.namespace, route.entity)  # type: ignore[arg-type]
-        if size > size_max > 0:
-            raise self.too_large(route.namespace, route.entity, size)  # type: ignore[arg-type]
-        if route.hub is None:
-            for message in messages:
-                if len(message.payload) > limits.property_bytes_max > 0:
-                    _check_properties(message, limits)
 
     def _created_when_durable(
         self, request: Request, route: Route, count: int
@@ -158,25 +161,17 @@ def _nothing() -> None:
     """Event Hubs gives no message ids."""
 
 
-def _check_publisher(message: Message, publisher: str) -> None:
-    if len(publisher) > 128:
-        raise Invalid("SubCode=40000. A publisher name is limited to 128 characters.")
+def media_type(request: Request) -> bytes:
+    """The content type without parameters, in lower case."""
+    return request.content_type.partition(b";")[0].strip().lower()
+
+
+def _check_publisher(message: Message, publisher: str, chars_max: int) -> None:
+    if len(publisher) > chars_max > 0:
+        raise Invalid(f"SubCode=40000. A publisher name is limited to {chars_max} characters.")
     if message.partition_key not in (None, publisher):
         raise Invalid("SubCode=40000. The PartitionKey must be the publisher's name.")
     message.partition_key = message.publisher = publisher
-
-
-def _check_properties(message: Message, limits: Limits) -> None:
-    """REST reference 6. Asked only of messages that are large enough to fail."""
-    sections = split(message.payload)
-    one, all_of_them = limits.property_bytes_max, limits.properties_bytes_max
-    if len(sections.properties) + len(sections.application_properties) > all_of_them > 0:
-        text = f"The properties of a message are limited to {all_of_them // 1024} KB in all."
-        raise HttpError(403, f"SubCode=40000. {text}")
-    for name, value in section_map(sections.application_properties).items():
-        if len(encode(name)) + len(encode(value)) > one:
-            text = f"The property '{name:.60}' is over the limit of {one // 1024} KB for one property."
-            raise HttpError(403, f"SubCode=40000. {text}")
 
 
 class _Content(NamedTuple):
