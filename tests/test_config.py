@@ -134,8 +134,10 @@ def test_the_documented_example(tmp_path):
     assert namespace.swt_issuers == (("device", "change me"),)
     assert config.jwt is not None
     assert config.limits_of().timeout_max == 240_000
+    assert config.http_limits().idle_timeout == 120_000
+    assert config.http_limits().connections_max == 16_384
     written = set(re.findall(r"^#? ?(\w+) = ", text.split("[limits]")[0], re.M))
-    fields = set(Config.__dataclass_fields__) - {"namespaces", "jwt", "limits", "file", "ready_file"}
+    fields = set(Config.__dataclass_fields__) - {"namespaces", "jwt", "limits", "http", "file", "ready_file"}
     assert fields - {"segment_bytes", "allow_well_known_key"} == written, "every option is documented"
 
 
@@ -173,6 +175,10 @@ def test_the_service_bus_emulators_file(tmp_path):
         ("memory = 1", ["'memory'", "bool"]),
         ("[limits]\ntimeout = 1", ["'timeout'", "timeout_max"]),
         ("[limits]\ntimeout_max = -1", ["timeout_max"]),
+        ("[http]\nheaders = 1", ["'headers'", "Did you mean 'headers_max'?"]),
+        ("[http]\nheaders_max = 0", ["headers_max", "at least 1"]),
+        ("[http]\nconnections_max = 5", ["connections_max"]),
+        ("\n".join(f"[[keys]]\nname = 'k{n}'\nprimary = 'p'" for n in range(13)), ["13 keys", "12"]),
         ("[[queue]]\nname = 'q'\nlock_duration = '30'", ["lock_duration", "PT30S"]),
         ("[[queue]]\nname = 'q'\nlock_duraton = 'PT1S'", ["lock_duraton", "Did you mean 'lock_duration'?"]),
         ("[[queue]]\nname = 'q'\nlock_duration = 'PT10M'", ["'q'", "5"]),

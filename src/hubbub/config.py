@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ import msgspec
 from .broker.access import SharedKey, rights_of
 from .broker.entity import (
     FOREVER,
+    RULES_MAX,
     AnyEntity,
     AuthorizationRule,
     ConsumerGroup,
@@ -35,6 +37,7 @@ from .broker.entity import (
 )
 from .broker.filters import CORRELATED, CorrelationFilter, Filter, SqlFilter
 from .broker.limits import PROFILES, Limits
+from .front.http.limits import HttpLimits
 
 WELL_KNOWN_NAME = "RootManageSharedAccessKey"
 WELL_KNOWN_KEY = "SAS_KEY_VALUE"
@@ -90,6 +93,8 @@ class Config:
     jwt: JwtConfig | None = None
     profile: str = "standard"
     limits: tuple[tuple[str, int], ...] = ()
+    http: tuple[tuple[str, int], ...] = ()
+    """Bounds of HTTP connections, by their names in HttpLimits."""
     log_format: str = "text"
     access_log: bool = True
     missing_status: int = 410
@@ -102,6 +107,9 @@ class Config:
 
     def limits_of(self) -> Limits:
         return replace(PROFILES[self.profile], **dict(self.limits))  # type: ignore[arg-type]
+
+    def http_limits(self) -> HttpLimits:
+        return HttpLimits(connections_max=self.connections_max, **dict(self.http))
 
 
 def well_known() -> SharedKey:
@@ -158,6 +166,9 @@ def _check(config: Config) -> None:
             f"{config.host} is a public address and the key is the well-known one. Set HUBBUB_KEYS to keys of"
             " your own, or say --allow-well-known-key if this network is closed."
         )
+    for ns in config.namespaces:
+        if len(ns.keys) > RULES_MAX:
+            raise ConfigError(f"namespace '{ns.name}' has {len(ns.keys)} keys; {RULES_MAX} are allowed.")
     if config.profile not in PROFILES:
         raise ConfigError(f"limits is '{config.profile}'; it must be one of {', '.join(PROFILES)}.")
     if config.tls == "files" and not (config.tls_cert and config.tls_key):
@@ -223,7 +234,7 @@ _PLAIN = {
     "drain_seconds": float,
 }
 _SHAPES = {
-    **dict.fromkeys(("limits", "jwt", "principals"), "a table"),
+    **dict.fromkeys(("limits", "http", "jwt", "principals"), "a table"),
     **dict.fromkeys(("namespace", "keys", "issuer", "queue", "topic", "hub"), "a list of tables"),
     **dict.fromkeys(("subscription", "authorization_rules"), "a list of tables"),
     **dict.fromkeys(("hosts", "audiences", "issuers", "rights", "consumer_groups"), "a list of texts"),
@@ -253,11 +264,17 @@ class _Reader:
     _names: dict[str, str] = field(default_factory=dict)
 
     def config(self, table: dict[str, Any]) -> Config:
-        known = [*_PLAIN, "limits", "jwt", "namespace", "keys", "queue", "topic", "hub", "issuer"]
+        known = [*_PLAIN, "limits", "http", "jwt", "namespace", "keys", "queue", "topic", "hub", "issuer"]
         self._known(table, known, "")
         values = {name: self._plain(name, table[name]) for name in _PLAIN if name in table}
         if "limits" in table:
-            values["limits"] = self._limits(table["limits"])
+            values["limits"] = self._bounds(table["limits"], PROFILES["standard"], Limits.__slots__, "limits")
+        if "http" in table:
+            names = [name for name in HttpLimits.__slots__ if name != "connections_max"]
+            values["http"] = self._bounds(table["http"], HttpLimits(), names, "http")
+            for name, value in values["http"]:
+                if value < 1:
+                    raise ConfigError(f"{self.path}: http: '{name}' must be at least 1, not {value}.")
         if "jwt" in table:
             values["jwt"] = self._jwt(table["jwt"])
         tables = table.get("namespace", [])
@@ -287,13 +304,16 @@ class _Reader:
         if shape is not None and not (good and all(isinstance(v, item or object) for v in value)):
             raise ConfigError(f"{self.path}: '{name}' must be {shape}, not {value!r:.60}.")
 
-    def _limits(self, table: dict[str, Any]) -> tuple[tuple[str, int], ...]:
-        kinds = {name: type(getattr(PROFILES["standard"], name)) for name in Limits.__slots__}
-        self._known(table, list(kinds), "limits")
+    def _bounds(
+        self, table: dict[str, Any], usual: object, names: Iterable[str], where: str
+    ) -> tuple[tuple[str, int], ...]:
+        """Numbers, or what else is `usual`, none of them negative."""
+        kinds = {name: type(getattr(usual, name)) for name in names}
+        self._known(table, list(kinds), where)
         for name, value in table.items():
             if type(value) is not kinds[name] or value < 0:
                 raise ConfigError(
-                    f"{self.path}: limits: '{name}' must be a {kinds[name].__name__}, not {value!r}."
+                    f"{self.path}: {where}: '{name}' must be a {kinds[name].__name__}, not {value!r}."
                 )
         return tuple(sorted(table.items()))
 

@@ -31,11 +31,10 @@ from .engine.log import Engine
 from .front.amqp.server import AmqpServer
 from .front.amqp.websocket import accept, is_websocket
 from .front.api import Api, Probe
-from .front.http.limits import HttpLimits
 from .front.http.request import Request
 from .front.http.server import HttpServer
 from .front.letters import Letters
-from .front.listener import Sniffer
+from .front.listener import Silence, Sniffer
 from .front.rest.door import RestDoor, RestOptions
 from .front.rest.management import Management
 from .front.rest.wrap import wrap_response
@@ -94,12 +93,13 @@ class Server:
             self.door.handle,
             self.door.admit,
             self.door.error_response,
-            HttpLimits(connections_max=config.connections_max),
+            config.http_limits(),
             self.clock,
             self._on_complete,
         )
         self.meter.http = self.http
         self.amqp = AmqpServer(self.broker, self.clock, self.meter, connections_max=config.connections_max)
+        self._silence = Silence(config.connections_max)
         http, https = await self._listen()
         self.broker.start()
         if config.file:
@@ -196,7 +196,7 @@ class Server:
     def _sniffer(self, secure: bool) -> Callable[[], Sniffer]:
         """Every port speaks HTTP and AMQP."""
         http = self.http.protocol(secure)
-        return lambda: Sniffer(http, self.amqp.protocol)
+        return lambda: Sniffer(http, self.amqp.protocol, self._silence)
 
     def _on_complete(self, request: Any, status: int, received: int, sent: int, seconds: float) -> None:
         self.meter.answered(self.door.counters_of(request), status, received, sent)
