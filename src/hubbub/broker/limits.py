@@ -89,7 +89,7 @@ class Throttle:
 
     def take(self, events: int, size: int, now: int) -> bool:
         """Whether so many events of `size` bytes together may come now."""
-        passed = min(max(0, now - self._since), 1000) * self._units
+        passed = max(0, now - self._since) * self._units
         self._since = max(self._since, now)
         # In thousandths, or many calls within a millisecond would gain what is rounded away.
         self._events = min(self._events + passed * UNIT_EVENTS, self._units * UNIT_EVENTS * 1000)

@@ -132,6 +132,7 @@ class Namespace:
         self._check(entity)
         if rule is not None:
             rule.validate()
+            check_numbers(rule, (self._entities | self._changing).values(), self.limits)
         stamp = self._stamp()
         entity = msgspec.structs.replace(entity, created=stamp, updated=stamp)
         await self._write([entity, *companions(entity, rule)])
