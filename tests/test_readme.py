@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 SHELL = re.findall(r"```sh\n(.*?)```", README, re.S)
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.S)
 TOML = re.findall(r"```toml\n(.*?)```", README, re.S)
 
 
@@ -51,6 +52,22 @@ def test_shell_block(server, block, tmp_path):
     assert done.returncode == 0, done.stderr
     for expected in re.findall(r"^# (HTTP/1.1 .*)$", block, re.M):
         assert expected in done.stdout
+
+
+@pytest.mark.parametrize("block", PYTHON)
+def test_python_block(server, block, tmp_path):
+    environment, port = server
+    script = block.replace("sb://localhost;", f"sb://localhost:{port};")
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().isdigit()
 
 
 @pytest.mark.parametrize("block", TOML)

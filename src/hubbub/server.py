@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hubbub")
 
+HTTP_PORT, AMQP_PORT = 5300, 5672
 LISTEN_BACKLOG = 1024
 KEYS_PERIOD = 2.0
 """Seconds between looks at the configuration file for new keys."""
@@ -58,6 +59,8 @@ class Ready:
     seconds: float
     http: str
     https: str | None
+    amqp: str
+    """Where clients that know the connection string will look; AMQP is spoken at every address."""
     connection_string: str
     entities: tuple[str, ...]
     data: str
@@ -71,6 +74,7 @@ class Server:
         self.clock = clock or SystemClock()
         self._listeners: list[asyncio.Server] = []
         self._keys_task: asyncio.Task[None] | None = None
+        self._amqp_url = ""
 
     async def start(self) -> Ready:
         """Raises EngineError, ConfigError, OSError."""
@@ -164,13 +168,8 @@ class Server:
             self._sniffer(False), config.host, config.port, backlog=LISTEN_BACKLOG
         )
         self._listeners.append(plain)
-        if config.amqp_port is not None and config.amqp_port != config.port:
-            self._listeners.append(
-                await loop.create_server(
-                    self._sniffer(False), config.host, config.amqp_port, backlog=LISTEN_BACKLOG
-                )
-            )
         http = _url("http", config.host, plain)
+        self._amqp_url = await self._listen_for_amqp() or _url("amqp", config.host, plain)
         if config.tls == "off":
             return http, None
         from . import tls
@@ -224,18 +223,43 @@ class Server:
             return
         self.rotate({ns.name: ns.keys for ns in config.namespaces})
 
+    async def _listen_for_amqp(self) -> str | None:
+        """The port that connection strings without one mean, unless it is taken or another was asked for."""
+        config = self.config
+        wanted = config.amqp_port
+        if wanted is None and config.port != HTTP_PORT:
+            return None
+        try:
+            listener = await asyncio.get_running_loop().create_server(
+                self._sniffer(False),
+                config.host,
+                AMQP_PORT if wanted is None else wanted,
+                backlog=LISTEN_BACKLOG,
+            )
+        except OSError:
+            if wanted is not None:
+                raise
+            log.warning("port %s is taken; AMQP is spoken on port %s as well", AMQP_PORT, config.port)
+            return None
+        self._listeners.append(listener)
+        return _url("amqp", config.host, listener)
+
     def _ready(self, http: str, https: str | None, seconds: float) -> Ready:
         config = self.config
         first = config.namespaces[0].keys[0]
-        port = http.rpartition(":")[2]
+        ports = http.rpartition(":")[2], self._amqp_url.rpartition(":")[2]
         host = "localhost" if config.host in ("127.0.0.1", "::1", "0.0.0.0", "::") else config.host  # noqa: S104
-        where = host if port == "5300" else f"{host}:{port}"
+        # Without a port, clients take the usual ones.
+        usual = ports == (str(HTTP_PORT), str(AMQP_PORT))
+        where = host if usual else f"{host}:{ports[0]}"
         connection = (
             f"Endpoint=sb://{where};SharedAccessKeyName={first.name};SharedAccessKey={first.primary};"
             "UseDevelopmentEmulator=true;"
         )
         data = "in memory: gone when this ends" if config.memory else os.path.abspath(config.data)
-        return Ready(__version__, seconds, http, https, connection, tuple(self._summary()), data)
+        return Ready(
+            __version__, seconds, http, https, self._amqp_url, connection, tuple(self._summary()), data
+        )
 
     def _summary(self) -> list[str]:
         lines = []
@@ -335,7 +359,7 @@ def _write_ready(path: str, ready: Ready) -> None:
         {
             "http": ready.http,
             "https": ready.https,
-            "amqp": ready.http.replace("http", "amqp", 1),
+            "amqp": ready.amqp,
             "amqps": ready.https and ready.https.replace("https", "amqps", 1),
             "connection_string": ready.connection_string,
             "version": ready.version,

@@ -21,7 +21,7 @@ _ENVIRONMENT = {"auto_envvar_prefix": "HUBBUB"}
 @click.option("--host", help="Address to listen on. [127.0.0.1]")
 @click.option("--port", type=int, help="HTTP port; 0 picks a free one. [5300]")
 @click.option("--https-port", type=int, help="HTTPS port when TLS is on; 0 picks a free one. [5343]")
-@click.option("--amqp-port", type=int, help="One more port; every port speaks HTTP and AMQP.")
+@click.option("--amqp-port", type=int, help="AMQP port; every port speaks HTTP and AMQP. [5672]")
 @click.option("--data", type=click.Path(), help="Folder for what must survive. [./.hubbub]")
 @click.option("--memory", is_flag=True, default=None, help="Keep nothing on disk.")
 @click.option("--hub", "hubs", multiple=True, metavar="NAME[:PARTITIONS]", help="Create an event hub.")
@@ -126,6 +126,7 @@ def _block(ready: Any, config: Config) -> str:
     lines.append(f"   http      {ready.http}")
     if ready.https:
         lines.append(f"   https     {ready.https}")
+    lines.append(f"   amqp      {ready.amqp}")
     lines.append(f"   connect   {ready.connection_string}")
     for number, entity in enumerate(ready.entities[:12]):
         lines.append(f"   {'entities' if number == 0 else '        '}  {entity}")
