@@ -16,7 +16,7 @@ NEVER = {
     "engine": {"broker", "front", "wire", "cli", "config", "server", "telemetry", "clock", "tls"},
     "broker": {"wire", "front", "cli", "config", "server", "telemetry", "tls"},
     "front": {"cli", "config", "server", "tls"},
-    "telemetry": {"cli", "config", "server", "wire", "engine"},
+    "telemetry": {"cli", "config", "server", "wire", "engine", "front"},
 }
 ENGINE_CONTRACT = {"hubbub.engine.log"}
 IMPURE = {"asyncio", "time", "random", "os", "socket", "logging", "threading", "secrets"}

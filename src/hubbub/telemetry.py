@@ -14,19 +14,39 @@ import sys
 import threading
 from collections import deque
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from .broker.entity import EventHub, Queue, Subscription, Topic
 
 if TYPE_CHECKING:
     from .broker.node import Broker
-    from .front.http.request import Request
-    from .front.http.server import HttpServer
 
 ENTITIES_MAX = 2_000
 """Entities with series of their own; beyond that they are counted together."""
 LINES_MAX = 20_000
 FLUSH_SECONDS = 0.05
+
+
+class Connections(Protocol):
+    """What a door can say of its connections."""
+
+    connections_total: int
+    connections_refused: int
+
+    @property
+    def connections_open(self) -> int: ...
+
+
+class Answered(Protocol):
+    """A request as its line in the access log needs it. `received` in ms; `note` is what went wrong."""
+
+    method: bytes
+    path: bytes
+    received: int
+    note: str
+
+    @property
+    def peer(self) -> str: ...
 
 
 class Counters:
@@ -68,7 +88,7 @@ class Meter:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self.http: HttpServer | None = None
+        self.http: Connections | None = None
         self._by_entity: dict[tuple[str, str], Counters] = {}
 
     def of(self, namespace: str, entity: str) -> Counters:
@@ -174,7 +194,7 @@ class AccessLog:
         self._thread = threading.Thread(target=self._write_lines, name="hubbub-access", daemon=True)
         self._thread.start()
 
-    def line(self, request: Request, status: int, received: int, sent: int, seconds: float) -> None:
+    def line(self, request: Answered, status: int, received: int, sent: int, seconds: float) -> None:
         lines = self._lines
         if len(lines) >= LINES_MAX:
             self.dropped += 1
