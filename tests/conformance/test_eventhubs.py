@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime
 import json
+import signal
 import threading
 import time
 import uuid
@@ -509,6 +510,46 @@ class TestOtherDoors:
         with pytest.raises(Exception, match="37"):
             connection.create_sender(f"{hub}/Publishers/bad").send(Message(body="x"))
         connection.close()
+
+
+def test_a_hub_that_is_deleted_takes_its_links_along(live, hub):
+    connection = BlockingConnection(
+        live.ready["amqp"], user=ROOT, password=WELL_KNOWN, allowed_mechs="PLAIN", allow_insecure_mechs=True
+    )
+    sender = connection.create_sender(f"{hub}/Partitions/0")
+    sender.send(Message(body="x"))
+    with reading(live, hub, partition_id="0") as found:
+        until(lambda: found.events)
+        assert live.call("DELETE", f"/_hubbub/api/v1/hubs/{hub}")[0] in (200, 204)
+        until(lambda: found.errors)
+        assert "not-found" in str(found.errors[0])
+    assert live.call("PUT", f"/_hubbub/api/v1/hubs/{hub}", b'{"partitionCount": 2}')[0] == 201
+    with pytest.raises(LinkDetached):
+        sender.send(Message(body="into the void"))
+    connection.close()
+
+
+def test_keys_that_change_detach_links(tmp_path):
+    file = tmp_path / "hubbub.toml"
+
+    def write(primary):
+        file.write_text(
+            f'memory = true\n[[keys]]\nname = "{ROOT}"\nprimary = "{primary}"\n[[hub]]\nname = "events"\n'
+        )
+
+    write("b2xkLW9sZC1vbGQtb2xkLW9sZC1vbGQ=")
+    with running(tmp_path, "--config", str(file)) as own, producer(own, "events") as client:
+        client.send_event(EventData("x"), partition_id="0")
+        write("bmV3LW5ldy1uZXctbmV3LW5ldy1uZXc=")
+        own.process.send_signal(signal.SIGHUP)
+        until(
+            lambda: (
+                "have changed" in own.log.read_text()
+                or own.call("POST", "/events/messages", b"", key="bmV3LW5ldy1uZXctbmV3LW5ldy1uZXc=")[0] == 201
+            )
+        )
+        with pytest.raises(EventHubError):
+            client.send_event(EventData("y"), partition_id="0")
 
 
 def test_no_event_is_lost_when_the_server_restarts(tmp_path):

@@ -95,6 +95,8 @@ class Namespace:
         self._moment = 0
         self.version = 0
         """Changes with every entity and key: what a door remembers about an older one is void."""
+        self.watchers: list[Callable[[], object]] = []
+        """Called after every such change, for doors that hold on to entities."""
         self._terms_version = 0
         self._terms_known: dict[str, Terms] = {}
         # The host names of the namespace, its short name among them.
@@ -178,6 +180,8 @@ class Namespace:
         """An entity or a key is not what it was."""
         self.version += 1
         self.gate.forget()
+        for watcher in self.watchers:
+            watcher()
 
     def _check_idle(self, keys: list[str]) -> None:
         """Two changes of one entity at a time would leave two definitions of it behind."""

@@ -161,6 +161,16 @@ class Peer:
                 link.detach("amqp:unauthorized-access", f"Unauthorized access. {text}")
                 self.drop(link)
 
+    def revisit(self) -> None:
+        """Detaches links to hubs that are no more; one of the same name is another."""
+        for link in list(self._rights):
+            context = link.context
+            if isinstance(context, (Producer, Consumer)):
+                path = context.hub.entity.path
+                if self.namespace.hubs.get(path.lower()) is not context.hub:
+                    link.detach("amqp:not-found", _missing(path))
+                    self.drop(link)
+
     # Connection and sessions.
 
     def authenticate(self, connection: Connection, mechanism: str, user: str, password: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 from ...broker.namespace import Namespace
@@ -40,6 +41,8 @@ class AmqpServer:
         self.connections_max = connections_max
         self.connections: set[AmqpTransport] = set()
         self.readers: dict[tuple[str, str, int], Readers] = {}
+        for namespace in broker.namespaces.values():
+            namespace.watchers.append(partial(self._changed, namespace))
 
     def protocol(self) -> AmqpTransport:
         return AmqpTransport(self)
@@ -51,6 +54,12 @@ class AmqpServer:
                 readers.leave(consumer)
                 if not readers.consumers:
                     del self.readers[key]
+
+    def _changed(self, namespace: Namespace) -> None:
+        """An entity came, changed or went."""
+        for connection in list(self.connections):
+            if connection.handler.namespace is namespace:
+                connection.handler.revisit()
 
     def rotated(self, namespace: Namespace) -> None:
         """Keys have changed: clients must show their tokens again."""
