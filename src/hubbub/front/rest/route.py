@@ -66,7 +66,7 @@ def settled_prefix(target: bytes) -> bytes:
 
 def settled_lock(path: bytes) -> tuple[str, bytes]:
     """Message number or id, and lock token, of a settlement's path. Raises ValueError."""
-    name, token = path.rstrip(b"/").rsplit(b"/", 2)[1:]
+    name, token = [segment for segment in path.split(b"/") if segment][-2:]
     return unquote_to_bytes(name).decode(), bytes.fromhex(unquote_to_bytes(token).decode().replace("-", ""))
 
 
