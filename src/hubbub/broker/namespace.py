@@ -7,12 +7,12 @@ Verbs that wait for the disk take a callback on the hot path and are coroutines 
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import msgspec
 
+from ..chance import guid_bytes
 from ..clock import Clock
 from ..engine.log import Engine, EngineError, Log, Put
 from .access import Authority, Bearer, Gate, SharedKey, rights_of
@@ -466,11 +466,17 @@ class Namespace:
             (logs[2], logs[3]),
             self._clock,
             lambda: self._dead_letter_terms(key),
-            _token,
+            guid_bytes,
             None,
         )
         live = Receiver(
-            entity.path, self._engine, (logs[0], logs[1]), self._clock, lambda: self._terms(key), _token, dead
+            entity.path,
+            self._engine,
+            (logs[0], logs[1]),
+            self._clock,
+            lambda: self._terms(key),
+            guid_bytes,
+            dead,
         )
         self.receivers[key], self.receivers[key + DEAD_LETTERS] = live, dead
         dead.load()
@@ -552,11 +558,6 @@ class Namespace:
         check_limits(entity, self.limits, self.name)
         # Those on their way to the disk count too, or two at a time would both be the last.
         check_numbers(entity, (self._entities | self._changing).values(), self.limits)
-
-
-def _token() -> bytes:
-    """A lock token: a random GUID's 16 bytes."""
-    return secrets.token_bytes(16)
 
 
 async def _raise(future: asyncio.Future[EngineError | None]) -> None:

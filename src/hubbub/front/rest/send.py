@@ -6,7 +6,6 @@ everything else is one opaque message.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,6 +16,7 @@ from ...broker.entity import EventHub, Queue, Topic
 from ...broker.errors import Disabled, Invalid, TooLarge
 from ...broker.message import Message
 from ...broker.namespace import Namespace
+from ...chance import guid_bytes
 from ..http.request import Request
 from . import batch
 from .errors import HttpError
@@ -154,7 +154,7 @@ class Send:
 
 def stamp() -> str:
     """A message id for a message that has none: 32 hex digits, as the service gives."""
-    return os.urandom(16).hex()
+    return guid_bytes().hex()
 
 
 def _nothing() -> None:

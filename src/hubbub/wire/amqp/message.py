@@ -133,8 +133,40 @@ def section_list(section: bytes, length: int) -> list[Any]:
 
 def properties_of(section: bytes) -> dict[str, Any]:
     """The properties that are set, by the names of PROPERTY_NAMES."""
-    values = section_list(section, len(PROPERTY_NAMES))
+    known = _plain_properties(section)
+    if known is not None:
+        return known
+    values = section_list(section, 0)
     return {name: value for name, value in zip(PROPERTY_NAMES, values, strict=False) if value is not None}
+
+
+def _plain_properties(section: bytes) -> dict[str, Any] | None:
+    """The same for a short list of short strings and symbols, which is what most messages have."""
+    if section[:4] != b"\x00Ss\xc0" or len(section) < 6:
+        return None
+    found: dict[str, Any] = {}
+    at, end = 6, len(section)
+    for name in PROPERTY_NAMES[: section[5]]:
+        code = section[at : at + 1]
+        if code == _NULL:
+            at += 1
+            continue
+        if code == _STRING:
+            wrap: type[str] = str
+        elif code == _SYMBOL:
+            wrap = Symbol
+        else:
+            return None
+        start = at + 2
+        at = start + section[at + 1] if start <= end else end + 1
+        text = section[start:at]
+        if at > end or not text.isascii():
+            return None
+        found[name] = wrap(text, "ascii")
+    return found if at == end == 5 + section[4] else None
+
+
+_NULL, _STRING, _SYMBOL = b"\x40", b"\xa1", b"\xa3"
 
 
 def data_sections(body: bytes) -> list[bytes]:
