@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 from ...broker.access import Action, Grant, Right
@@ -66,6 +66,7 @@ class Route:
         "namespace",
         "partition",
         "segments",
+        "sent",
         "size_max",
         "target",
         "timeout",
@@ -86,6 +87,8 @@ class Route:
         self.timeout = DEFAULT_TIMEOUT
         self.expires = 0
         self.counters: Counters | None = None
+        self.sent: tuple[list[tuple[bytes, bytes]], dict[str, Any], dict[str, Any]] | None = None
+        """The last headers sent here, and the properties in them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
@@ -30,6 +31,7 @@ BATCH_TYPE = b"application/vnd.microsoft.servicebus.json"
 ATOM_TYPE = b"application/atom+xml"
 ATOM = "http://www.w3.org/2005/Atom"
 UNBOUNDED = 1 << 62
+REMEMBERED_BYTES_MAX = 2048
 _EMPTY = b"Content-Type: application/xml; charset=utf-8\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -81,16 +83,9 @@ class Send:
             route.namespace.send(route.target.entity, messages, now, done)
 
     def _single(self, request: Request, route: Route, scale: Scale) -> Message:
-        broker = header_properties(
-            [
-                value
-                for name, value in request.headers
-                if len(name) == 16 and name.lower() == b"brokerproperties"
-            ]
-        )
         content_type = header_text(request.content_type) if request.content_type else None
         mark = None if route.hub is not None else stamp()
-        user = user_properties(request.headers)
+        broker, user = _properties(request.headers, route)
         scale.add(request.body, broker, user)
         return compose(request.body, content_type, broker, user, mark)
 
@@ -152,6 +147,20 @@ class Send:
             raise HttpError(409, "SubCode=40900. Conflict.") from None
 
 
+def _properties(headers: list[tuple[bytes, bytes]], route: Route) -> tuple[dict[str, Any], dict[str, Any]]:
+    """BrokerProperties and custom properties; remembered, as a device sends the same headers each time."""
+    known = route.sent
+    if known is not None and known[0] == headers:
+        return known[1], known[2]
+    broker = header_properties(
+        [value for name, value in headers if len(name) == 16 and name.lower() == b"brokerproperties"]
+    )
+    user = user_properties(headers)
+    if sum(len(name) + len(value) for name, value in headers) <= REMEMBERED_BYTES_MAX:
+        route.sent = headers, broker, user
+    return broker, user
+
+
 def stamp() -> str:
     """A message id for a message that has none: 32 hex digits, as the service gives."""
     return guid_bytes().hex()
@@ -163,7 +172,12 @@ def _nothing() -> None:
 
 def media_type(request: Request) -> bytes:
     """The content type without parameters, in lower case."""
-    return request.content_type.partition(b";")[0].strip().lower()
+    return _media_type(request.content_type)
+
+
+@lru_cache(256)
+def _media_type(content_type: bytes) -> bytes:
+    return content_type.partition(b";")[0].strip().lower()
 
 
 def _check_publisher(message: Message, publisher: str, chars_max: int) -> None:
