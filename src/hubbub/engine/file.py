@@ -35,6 +35,8 @@ INLINE_SECONDS_MAX = 0.001
 """A flush slower than this (running average) is never done on the event loop's thread."""
 INLINE_BYTES_MAX = 64 << 10
 READ_AHEAD_BYTES = 256 << 10
+NEAR_BYTES = 16 << 10
+"""Read at once for whoever gets single records in their order."""
 
 
 class Segment:
@@ -190,6 +192,9 @@ class FileEngine:
         self.by_name: dict[str, FileLog] = {}
         self.by_id: dict[int, FileLog] = {}
         self.id_next = 1
+        self._near_number = 0
+        self._near_base = 0
+        self._near = b""
         self.flush_number = 0
         self.dying: set[tuple[FileLog, int]] = set()
         """Burials on their way: cleaning must not copy these."""
@@ -281,9 +286,18 @@ class FileEngine:
     # Reading.
 
     def record(self, log: FileLog, location: int, size: int) -> Record:
-        segment = self.segments[location >> 32]
-        offset = location & 0xFFFFFFFF
-        return self._decode(log, segment, offset, self.disk.read(segment.descriptor, size, offset))
+        number, offset = location >> 32, location & 0xFFFFFFFF
+        segment = self.segments[number]
+        near, base = self._near, self._near_base
+        begin = offset - base
+        if number != self._near_number or not 0 <= begin <= len(near) - size:
+            # Who reads one record after the other will want the next ones.
+            goes_on = number == self._near_number and 0 <= begin - len(near) <= NEAR_BYTES
+            ahead = min(NEAR_BYTES, segment.end - offset) if goes_on else 0
+            near = self.disk.read(segment.descriptor, max(size, ahead), offset)
+            self._near_number, self._near_base, self._near = number, offset, near
+            begin = 0
+        return self._decode(log, segment, offset, near[begin : begin + size])
 
     def read(self, log: FileLog, start: int, count_max: int, bytes_max: int) -> list[Record]:
         records: list[Record] = []

@@ -27,7 +27,7 @@ from ...telemetry import Counters, Meter
 from ..http.limits import Refusal
 from ..http.request import Request
 from ..http.response import whole_response
-from .errors import HTTP_SUBCODES, XML, HttpError, error_body, status_of, text_of, tracking_id
+from .errors import HTTP_SUBCODES, XML, HttpError, error_body, status_of, text_of, tracking_id, wrong_verb
 from .receive import Receive
 from .route import Target, segments_of, settled_prefix, target_of
 from .send import Send
@@ -232,7 +232,7 @@ class RestDoor:
 
     def _answer_wrap(self, request: Request, namespace: Namespace, now: int) -> None:
         if request.method != b"POST":
-            raise wrong_verb(request)
+            raise wrong_verb(request.method)
         assert self._options.wrap is not None
         status, headers, body = self._options.wrap(namespace, request.body, request.host, now)
         request.respond(status, [(k.encode(), v.encode()) for k, v in headers], body)
@@ -284,7 +284,7 @@ class RestDoor:
         assert route.grant is not None
         route.grant.require(target.scope, Right.SEND, now, Action.SEND)
         if request.method != b"POST":
-            raise wrong_verb(request)
+            raise wrong_verb(request.method)
         entity = namespace.entity(target.entity)
         of_hub = target.partition is not None or target.publisher is not None
         if isinstance(entity, EventHub):
@@ -373,9 +373,3 @@ CORS = (
     (b"Access-Control-Allow-Headers", b"*, Authorization, BrokerProperties, Content-Type"),
     (b"Access-Control-Expose-Headers", b"BrokerProperties, Location"),
 )
-
-
-def wrong_verb(request: Request) -> Invalid:
-    return Invalid(
-        f"SubCode=40000. The specified HTTP verb ({request.method.decode('latin-1')}) is not valid."
-    )

@@ -52,6 +52,10 @@ class HttpError(BrokerError):
         self.status = status
 
 
+def wrong_verb(verb: bytes) -> Invalid:
+    return Invalid(f"SubCode=40000. The specified HTTP verb ({verb.decode('latin-1')}) is not valid.")
+
+
 _SUBCODES = ((Busy, 50004), (Disabled, 40301), (QuotaExceeded, 40300), (TooLarge, 40300))
 
 

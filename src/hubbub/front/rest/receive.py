@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ...broker.errors import Busy, LockLost, NotFound
 from ...broker.receiver import Delivery, Outcome, Receiver
 from ..http.request import Request
-from .errors import XML
+from .errors import XML, wrong_verb
 from .properties import emitted, field_text, guid
 from .route import settled_lock
 
@@ -21,12 +21,10 @@ class Receive:
 
     def handle(self, request: Request, route: Route) -> None:
         """Raises BrokerError; otherwise the request is answered, perhaps after a long poll."""
-        from .door import wrong_verb
-
         method = request.method
         receiving = route.target.kind == "receive"
         if method not in ((b"POST", b"DELETE") if receiving else (b"POST", b"DELETE", b"PUT")):
-            raise wrong_verb(request)
+            raise wrong_verb(request.method)
         receiver = self._receiver(request, route)
         if receiving:
             self._receive(request, route, receiver)
