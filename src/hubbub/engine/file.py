@@ -26,17 +26,15 @@ from . import segment as fmt
 from .cleaning import Cleaner
 from .disk import FULL_ERRNOS, Disk, own
 from .index import Index
-from .log import Closed, Corrupt, Done, EngineError, Full, Log, Put, Record
+from .log import Closed, Done, EngineError, Full, Log, Put, Record
 from .memory import find_time, keep_bytes
+from .reading import Reading
 
 SEGMENT_BYTES = 64 << 20
 FLUSH_BYTES_MAX = 8 << 20
 INLINE_SECONDS_MAX = 0.001
 """A flush slower than this (running average) is never done on the event loop's thread."""
 INLINE_BYTES_MAX = 64 << 10
-READ_AHEAD_BYTES = 256 << 10
-NEAR_BYTES = 16 << 10
-"""Read at once for whoever gets single records in their order."""
 
 
 class Segment:
@@ -70,7 +68,7 @@ class FileLog:
 
     def get(self, sequence: int) -> Record | None:
         location, size = self.index.get(sequence)
-        return self.engine.record(self, location, size) if location else None
+        return self.engine.reading.record(self, location, size) if location else None
 
     def alive(self, sequence: int) -> bool:
         return self.index.get(sequence)[0] != 0
@@ -79,7 +77,7 @@ class FileLog:
         return self.index.next_alive(max(sequence, self.first))
 
     def read(self, start: int, count_max: int, bytes_max: int) -> list[Record]:
-        return self.engine.read(self, start, count_max, bytes_max)
+        return self.engine.reading.read(self, start, count_max, bytes_max)
 
     def find(self, time: int) -> int:
         return find_time(self, time)
@@ -189,12 +187,10 @@ class FileEngine:
         self.segment_bytes = segment_bytes
         self.disk = disk or Disk()
         self.segments: dict[int, Segment] = {}
+        self.reading = Reading(self.disk, self.segments)
         self.by_name: dict[str, FileLog] = {}
         self.by_id: dict[int, FileLog] = {}
         self.id_next = 1
-        self._near_number = 0
-        self._near_base = 0
-        self._near = b""
         self.flush_number = 0
         self.dying: set[tuple[FileLog, int]] = set()
         """Burials on their way: cleaning must not copy these."""
@@ -282,59 +278,6 @@ class FileEngine:
         for segment in self.segments.values():
             os.close(segment.descriptor)
         os.close(self._lock)
-
-    # Reading.
-
-    def record(self, log: FileLog, location: int, size: int) -> Record:
-        number, offset = location >> 32, location & 0xFFFFFFFF
-        segment = self.segments[number]
-        near, base = self._near, self._near_base
-        begin = offset - base
-        if number != self._near_number or not 0 <= begin <= len(near) - size:
-            # Who reads one record after the other will want the next ones.
-            goes_on = number == self._near_number and 0 <= begin - len(near) <= NEAR_BYTES
-            ahead = min(NEAR_BYTES, segment.end - offset) if goes_on else 0
-            near = self.disk.read(segment.descriptor, max(size, ahead), offset)
-            self._near_number, self._near_base, self._near = number, offset, near
-            begin = 0
-        return self._decode(log, segment, offset, near[begin : begin + size])
-
-    def read(self, log: FileLog, start: int, count_max: int, bytes_max: int) -> list[Record]:
-        records: list[Record] = []
-        left = bytes_max
-        segment: Segment | None = None
-        base = 0
-        data = memoryview(b"")
-        index = log.index
-        sequence = index.next_alive(max(start, log.first))
-        while sequence is not None and len(records) < count_max:
-            location, size = index.get(sequence)
-            left -= size
-            if records and left < 0:
-                break
-            number, offset = location >> 32, location & 0xFFFFFFFF
-            if segment is None or segment.number != number or not base <= offset <= base + len(data) - size:
-                segment, base = self.segments[number], offset
-                ahead = max(size, min(READ_AHEAD_BYTES, max(0, left), segment.end - offset))
-                data = memoryview(self.disk.read(segment.descriptor, ahead, offset))
-            begin = offset - base
-            record = self._decode(log, segment, offset, data[begin : begin + size])
-            records.append(record)
-            sequence = index.next_alive(record.sequence + record.count)
-        return records
-
-    def _decode(self, log: FileLog, segment: Segment, offset: int, data: bytes | memoryview) -> Record:
-        if len(data) >= fmt.ENTRY.size:
-            length, crc, kind, _, _, number, sequence, time, count = fmt.ENTRY.unpack_from(data)
-            view = memoryview(data)
-            if (
-                number == log.id
-                and kind == fmt.PUT
-                and length + fmt.ENTRY.size == len(data)
-                and crc == fmt.crc32(view[8:])
-            ):
-                return Record(sequence, count, time, bytes(view[fmt.ENTRY.size :]))
-        raise Corrupt(f"{segment.path}: offset {offset}: a record of '{log.name}' is damaged on the disk")
 
     # Writing.
 
