@@ -171,7 +171,7 @@ def test_the_service_bus_emulators_file(tmp_path):
     ("text", "hints"),
     [
         ("prot = 1", ["'prot'", "Did you mean 'port'?"]),
-        ("port = '1'", ["'port'", "int"]),
+        ("port = '1'", ["'port'", "'1'"]),
         ("memory = 1", ["'memory'", "bool"]),
         ("[limits]\ntimeout = 1", ["'timeout'", "timeout_max"]),
         ("[limits]\ntimeout_max = -1", ["timeout_max"]),

@@ -43,6 +43,8 @@ WELL_KNOWN_NAME = "RootManageSharedAccessKey"
 WELL_KNOWN_KEY = "SAS_KEY_VALUE"
 """The official emulators' own, and therefore no secret."""
 
+OFF = -1
+"""A port that is not opened."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -77,13 +79,17 @@ class NamespaceConfig:
 class Config:
     host: str = "127.0.0.1"
     port: int = 5300
+    """For HTTP first of all, though every port speaks everything. Ports: 0 picks a free one, OFF none."""
     https_port: int | None = None
     amqp_port: int | None = None
-    """Another port beside the first; every port speaks HTTP and AMQP."""
+    amqps_port: int | None = None
+    """None: the usual port if it is free and the other ports are the usual ones."""
     tls: str = "off"
     """off, auto (a local CA of our own) or files."""
     tls_cert: str = ""
     tls_key: str = ""
+    tls_hosts: tuple[str, ...] = ()
+    """Further names and addresses for the certificate of `auto`."""
     data: str = ".hubbub"
     memory: bool = False
     segment_bytes: int = 64 << 20
@@ -213,9 +219,6 @@ def load(path: str) -> Config:
 
 _PLAIN = {
     "host": str,
-    "port": int,
-    "https_port": int,
-    "amqp_port": int,
     "tls": str,
     "tls_cert": str,
     "tls_key": str,
@@ -233,11 +236,19 @@ _PLAIN = {
     "ready_file": str,
     "drain_seconds": float,
 }
+_PORTS = {
+    "port": "port",
+    "http_port": "port",
+    **{f"{p}_port": f"{p}_port" for p in ("https", "amqp", "amqps")},
+}
+"""What a port is called in a file, and here."""
 _SHAPES = {
     **dict.fromkeys(("limits", "http", "jwt", "principals"), "a table"),
     **dict.fromkeys(("namespace", "keys", "issuer", "queue", "topic", "hub"), "a list of tables"),
     **dict.fromkeys(("subscription", "authorization_rules"), "a list of tables"),
-    **dict.fromkeys(("hosts", "audiences", "issuers", "rights", "consumer_groups"), "a list of texts"),
+    **dict.fromkeys(
+        ("hosts", "tls_hosts", "audiences", "issuers", "rights", "consumer_groups"), "a list of texts"
+    ),
 }
 _ITEMS = {"a list of tables": dict, "a list of texts": str}
 _RIGHTS = ("Listen", "Send", "Manage")
@@ -264,9 +275,11 @@ class _Reader:
     _names: dict[str, str] = field(default_factory=dict)
 
     def config(self, table: dict[str, Any]) -> Config:
-        known = [*_PLAIN, "limits", "http", "jwt", "namespace", "keys", "queue", "topic", "hub", "issuer"]
-        self._known(table, known, "")
+        known = ["limits", "http", "jwt", "namespace", "keys", "queue", "topic", "hub", "issuer", "tls_hosts"]
+        self._known(table, [*_PLAIN, *_PORTS, *known], "")
         values = {name: self._plain(name, table[name]) for name in _PLAIN if name in table}
+        values |= {ours: self._port(name, table[name]) for name, ours in _PORTS.items() if name in table}
+        values["tls_hosts"] = tuple(table.get("tls_hosts", ()))
         if "limits" in table:
             values["limits"] = self._bounds(table["limits"], PROFILES["standard"], Limits.__slots__, "limits")
         if "http" in table:
@@ -330,6 +343,16 @@ class _Reader:
             value = float(value)
         if type(value) is not kind:
             raise ConfigError(f"{self.path}: '{name}' must be of type {kind.__name__}, not {value!r}.")
+        return value
+
+    def _port(self, name: str, value: Any) -> int:
+        if value == "off":
+            return OFF
+        if type(value) is not int or not 0 <= value <= 65535:
+            raise ConfigError(
+                f"{self.path}: '{name}' must be a port from 1 to 65535, 0 for a free one, or \"off\","
+                f" not {value!r}."
+            )
         return value
 
     def _jwt(self, table: dict[str, Any]) -> JwtConfig:

@@ -26,7 +26,7 @@ from .broker.errors import AlreadyExists
 from .broker.namespace import Namespace
 from .broker.node import Broker
 from .clock import Clock, SystemClock
-from .config import Config, ConfigError, NamespaceConfig, environment, finished, load, swt_key_of
+from .config import OFF, Config, ConfigError, NamespaceConfig, environment, finished, load, swt_key_of
 from .engine.log import Engine
 from .front.amqp.server import AmqpServer
 from .front.amqp.websocket import accept, is_websocket
@@ -34,21 +34,29 @@ from .front.api import Api, Probe
 from .front.http.request import Request
 from .front.http.server import HttpServer
 from .front.letters import Letters
-from .front.listener import Silence, Sniffer
+from .front.listener import Listener, Silence, Sniffer
 from .front.rest.door import RestDoor, RestOptions
 from .front.rest.management import Management
 from .front.rest.wrap import wrap_response
 from .telemetry import AccessLog, Meter
 
 if TYPE_CHECKING:
+    import ssl
+
     from .front.jwt import JwtVerifier
 
 log = logging.getLogger("hubbub")
 
-HTTP_PORT, AMQP_PORT = 5300, 5672
-LISTEN_BACKLOG = 1024
+HTTP_PORT, AMQP_PORT, HTTPS_PORT, AMQPS_PORT = 5300, 5672, 5343, 5671
 KEYS_PERIOD = 2.0
 """Seconds between looks at the configuration file for new keys."""
+
+
+class PortTaken(Exception):
+    """A port that was asked for cannot be had."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"{where} cannot be used: {reason}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +65,8 @@ class Ready:
 
     version: str
     seconds: float
-    http: str
-    https: str | None
-    amqp: str
-    """Where clients that know the connection string will look; AMQP is spoken at every address."""
+    urls: dict[str, str]
+    """By scheme: http, amqp, and https, amqps if TLS is on. Every port speaks all of them."""
     connection_string: str
     entities: tuple[str, ...]
     data: str
@@ -72,9 +78,9 @@ class Server:
     def __init__(self, config: Config, clock: Clock | None = None) -> None:
         self.config = config
         self.clock = clock or SystemClock()
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
         self._keys_task: asyncio.Task[None] | None = None
-        self._amqp_url = ""
+        self._urls: dict[str, str] = {}
 
     async def start(self) -> Ready:
         """Raises EngineError, ConfigError, OSError."""
@@ -104,11 +110,11 @@ class Server:
         self.meter.http = self.http
         self.amqp = AmqpServer(self.broker, self.clock, self.meter, connections_max=config.connections_max)
         self._silence = Silence(config.connections_max)
-        http, https = await self._listen()
+        await self._listen()
         self.broker.start()
         if config.file:
             self._keys_task = asyncio.create_task(self._watch_keys())
-        return self._ready(http, https, time.perf_counter() - began)
+        return self._ready(time.perf_counter() - began)
 
     async def stop(self) -> None:
         """Answers what is in work, flushes what waits, gives up the data folder."""
@@ -161,33 +167,53 @@ class Server:
             request_host=host,
         )
 
-    async def _listen(self) -> tuple[str, str | None]:
+    async def _listen(self) -> None:
+        """Opens the ports that were asked for, and the usual ones that are free."""
         config = self.config
-        loop = asyncio.get_running_loop()
-        plain = await loop.create_server(
-            self._sniffer(False), config.host, config.port, backlog=LISTEN_BACKLOG
+        context = self._tls_context()
+        usual = config.port in (HTTP_PORT, OFF)
+        wanted = {"http": config.port, "amqp": _or(config.amqp_port, AMQP_PORT if usual else OFF)}
+        if context is not None:
+            wanted["https"] = _or(config.https_port, HTTPS_PORT)
+            usual = usual and config.https_port in (None, HTTPS_PORT, OFF)
+            wanted["amqps"] = _or(config.amqps_port, AMQPS_PORT if usual else OFF)
+        for scheme, port in wanted.items():
+            if port != OFF:
+                await self._open(scheme, port, context, tls_only=scheme in ("https", "amqps"))
+        if not self._urls:
+            raise ConfigError("Every port is off: leave at least one of http, https, amqp and amqps on.")
+
+    async def _open(self, scheme: str, port: int, context: ssl.SSLContext | None, *, tls_only: bool) -> None:
+        config = self.config
+        listener = Listener(
+            self._sniffer(False), self._sniffer(True), self._silence, context, tls_only=tls_only
         )
-        self._listeners.append(plain)
-        http = _url("http", config.host, plain)
-        self._amqp_url = await self._listen_for_amqp() or _url("amqp", config.host, plain)
+        try:
+            await listener.open(config.host, port)
+        except OSError as error:
+            asked = scheme == "http" or getattr(config, f"{scheme}_port") is not None
+            if asked:
+                raise PortTaken(f"{config.host}:{port}", error.strerror or str(error)) from error
+            others = ", ".join(self._urls.values())
+            log.warning("%s port %s is taken; %s is spoken at %s as well", scheme, port, scheme, others)
+            return
+        self._listeners.append(listener)
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        self._urls[scheme] = f"{scheme}://{host}:{listener.port}"
+
+    def _tls_context(self) -> ssl.SSLContext | None:
+        config = self.config
         if config.tls == "off":
-            return http, None
+            return None
         from . import tls
 
         cert, key = config.tls_cert, config.tls_key
         if config.tls == "auto":
-            names = [
-                name for ns in config.namespaces for name in (f"{ns.name}.servicebus.windows.net", *ns.hosts)
-            ]
-            folder = os.path.join(config.data, "tls")
-            cert, key = map(str, tls.ensure_certificate(Path(folder), [config.host, *names]))
-        context = tls.server_context(Path(cert), Path(key))
-        port = 5343 if config.https_port is None else config.https_port
-        secure = await loop.create_server(
-            self._sniffer(True), config.host, port, ssl=context, backlog=LISTEN_BACKLOG
-        )
-        self._listeners.append(secure)
-        return http, _url("https", config.host, secure)
+            names = [f"{ns.name}.servicebus.windows.net" for ns in config.namespaces]
+            names += [host for ns in config.namespaces for host in ns.hosts]
+            folder = Path(config.data) / "tls"
+            cert, key = map(str, tls.ensure_certificate(folder, [config.host, *names, *config.tls_hosts]))
+        return tls.server_context(Path(cert), Path(key))
 
     def _websocket(self, request: Request) -> bool:
         return is_websocket(request) and accept(request, self.amqp.protocol)
@@ -223,43 +249,24 @@ class Server:
             return
         self.rotate({ns.name: ns.keys for ns in config.namespaces})
 
-    async def _listen_for_amqp(self) -> str | None:
-        """The port that connection strings without one mean, unless it is taken or another was asked for."""
-        config = self.config
-        wanted = config.amqp_port
-        if wanted is None and config.port != HTTP_PORT:
-            return None
-        try:
-            listener = await asyncio.get_running_loop().create_server(
-                self._sniffer(False),
-                config.host,
-                AMQP_PORT if wanted is None else wanted,
-                backlog=LISTEN_BACKLOG,
-            )
-        except OSError:
-            if wanted is not None:
-                raise
-            log.warning("port %s is taken; AMQP is spoken on port %s as well", AMQP_PORT, config.port)
-            return None
-        self._listeners.append(listener)
-        return _url("amqp", config.host, listener)
-
-    def _ready(self, http: str, https: str | None, seconds: float) -> Ready:
+    def _ready(self, seconds: float) -> Ready:
         config = self.config
         first = config.namespaces[0].keys[0]
-        ports = http.rpartition(":")[2], self._amqp_url.rpartition(":")[2]
-        host = "localhost" if config.host in ("127.0.0.1", "::1", "0.0.0.0", "::") else config.host  # noqa: S104
-        # Without a port, clients take the usual ones.
-        usual = ports == (str(HTTP_PORT), str(AMQP_PORT))
-        where = host if usual else f"{host}:{ports[0]}"
         connection = (
-            f"Endpoint=sb://{where};SharedAccessKeyName={first.name};SharedAccessKey={first.primary};"
-            "UseDevelopmentEmulator=true;"
+            f"Endpoint=sb://{self._endpoint()};SharedAccessKeyName={first.name};"
+            f"SharedAccessKey={first.primary};UseDevelopmentEmulator=true;"
         )
         data = "in memory: gone when this ends" if config.memory else os.path.abspath(config.data)
-        return Ready(
-            __version__, seconds, http, https, self._amqp_url, connection, tuple(self._summary()), data
-        )
+        return Ready(__version__, seconds, dict(self._urls), connection, tuple(self._summary()), data)
+
+    def _endpoint(self) -> str:
+        """Host and port for connection strings; without a port, clients take the usual ones."""
+        config = self.config
+        host = "localhost" if config.host in ("127.0.0.1", "::1", "0.0.0.0", "::") else config.host  # noqa: S104
+        ports = {scheme: int(url.rpartition(":")[2]) for scheme, url in self._urls.items()}
+        if ports.get("http") == HTTP_PORT and ports.get("amqp") == AMQP_PORT:
+            return host
+        return f"{host}:{ports.get('http') or ports.get('amqp') or next(iter(ports.values()))}"
 
     def _summary(self) -> list[str]:
         lines = []
@@ -311,10 +318,8 @@ async def _ensure(namespace: Namespace, ns: NamespaceConfig) -> None:
                 await namespace.create(entity, next(rules, None))
 
 
-def _url(scheme: str, host: str, listener: asyncio.Server) -> str:
-    port = listener.sockets[0].getsockname()[1]
-    shown = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{shown}:{port}"
+def _or(port: int | None, usual: int) -> int:
+    return usual if port is None else port
 
 
 def run(config: Config, announce: Callable[[Ready], None]) -> int:
@@ -357,10 +362,13 @@ def _write_ready(path: str, ready: Ready) -> None:
     """Appears whole or not at all, since somebody waits for it."""
     text = json.dumps(
         {
-            "http": ready.http,
-            "https": ready.https,
-            "amqp": ready.amqp,
-            "amqps": ready.https and ready.https.replace("https", "amqps", 1),
+            "http": ready.urls.get("http"),
+            "https": ready.urls.get("https"),
+            # Every port speaks it.
+            "amqp": ready.urls.get("amqp") or ready.urls.get("http", "").replace("http", "amqp", 1) or None,
+            "amqps": ready.urls.get("amqps")
+            or ready.urls.get("https", "").replace("https", "amqps", 1)
+            or None,
             "connection_string": ready.connection_string,
             "version": ready.version,
             "pid": os.getpid(),

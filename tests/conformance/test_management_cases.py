@@ -144,7 +144,7 @@ def admin(tmp_path_factory):
     """The official client, over TLS with our own CA."""
     folder = tmp_path_factory.mktemp("tls")
     world = World(contoso(tls="auto", https_port=0, data=str(folder)))
-    port = world.ready.https.rpartition(":")[2]
+    port = world.ready.urls["https"].rpartition(":")[2]
     string = f"Endpoint=sb://localhost:{port};SharedAccessKeyName={ROOT};SharedAccessKey={KEY}"
     authority = next(
         path for path in (folder / "tls").rglob("*.pem") if "ca" in path.name and "key" not in path.name

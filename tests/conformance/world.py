@@ -90,7 +90,7 @@ class World:
         self._ending = asyncio.Event()
         self.server = Server(self.config)
         self.ready = await self.server.start()
-        self.port = int(self.ready.http.rpartition(":")[2])
+        self.port = int(self.ready.urls["http"].rpartition(":")[2])
         self._started.set()
         await self._ending.wait()
         await self.server.stop()

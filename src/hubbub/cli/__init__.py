@@ -21,6 +21,7 @@ COMMANDS = {
     "topic": "entities:topic",
     "subscription": "entities:subscription",
     "hub": "entities:hub",
+    "trust": "trust:trust",
     "bench": "bench:bench",
     "doctor": "doctor:doctor",
 }
@@ -37,6 +38,7 @@ SUMMARIES = {
     "topic": "List, show, create and remove topics.",
     "subscription": "List, show, create, remove and purge subscriptions.",
     "hub": "List, show, create and remove event hubs.",
+    "trust": "Print or export the local authority of --tls auto.",
     "bench": "Measure a server.",
     "doctor": "Check this machine and its data.",
 }

@@ -10,18 +10,37 @@ import click
 
 from ..broker.entity import AnyEntity, EventHub, Queue, Subscription, Topic, subscription_path
 from ..broker.errors import BrokerError
-from ..config import Config, ConfigError, NamespaceConfig, environment, finished, load
+from ..config import OFF, Config, ConfigError, NamespaceConfig, environment, finished, load
 from .client import fail
 
 _ENVIRONMENT = {"auto_envvar_prefix": "HUBBUB"}
 
 
+class _Port(click.ParamType):  # type: ignore[type-arg] # older click has no type argument
+    """A port number, 0 for a free one, or `off`."""
+
+    name = "port"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        if value == "off":
+            return OFF
+        if not value.isdecimal() or int(value) > 65535:
+            self.fail(f"'{value}' is not a port from 1 to 65535, 0 for a free one, or off.", param, ctx)
+        return int(value)
+
+
+PORT = _Port()
+
+
 @click.command(context_settings=_ENVIRONMENT)
 @click.option("--config", "file", type=click.Path(), help="hubbub.toml, or Config.json of an Azure emulator.")
 @click.option("--host", help="Address to listen on. [127.0.0.1]")
-@click.option("--port", type=int, help="HTTP port; 0 picks a free one. [5300]")
-@click.option("--https-port", type=int, help="HTTPS port when TLS is on; 0 picks a free one. [5343]")
-@click.option("--amqp-port", type=int, help="AMQP port; every port speaks HTTP and AMQP. [5672]")
+@click.option("--port", "--http-port", "port", type=PORT, help="HTTP port; 0: a free one; off. [5300]")
+@click.option("--https-port", type=PORT, help="HTTPS port when TLS is on. [5343]")
+@click.option("--amqp-port", type=PORT, help="AMQP port; every port speaks HTTP and AMQP. [5672]")
+@click.option("--amqps-port", type=PORT, help="AMQPS port when TLS is on. [5671]")
 @click.option("--data", type=click.Path(), help="Folder for what must survive. [./.hubbub]")
 @click.option("--memory", is_flag=True, default=None, help="Keep nothing on disk.")
 @click.option("--hub", "hubs", multiple=True, metavar="NAME[:PARTITIONS]", help="Create an event hub.")
@@ -34,6 +53,9 @@ _ENVIRONMENT = {"auto_envvar_prefix": "HUBBUB"}
 @click.option("--tls", type=click.Choice(["off", "auto", "files"]), help="auto: a local CA. [off]")
 @click.option("--tls-cert", type=click.Path(), help="Certificate chain (PEM); implies --tls files.")
 @click.option("--tls-key", type=click.Path(), help="Private key (PEM).")
+@click.option(
+    "--tls-host", "tls_hosts", multiple=True, metavar="NAME", help="Another name for the auto certificate."
+)
 @click.option(
     "--limits", "profile", type=click.Choice(["basic", "standard", "premium", "none"]), help="[standard]"
 )
@@ -59,7 +81,7 @@ def up(**flags: Any) -> None:
 def _config(flags: dict[str, Any]) -> Config:
     config = load(flags["file"]) if flags["file"] else Config()
     names = {field.name for field in dataclasses.fields(Config)}
-    given = {name: value for name, value in flags.items() if name in names and value is not None}
+    given = {name: value for name, value in flags.items() if name in names and value not in (None, ())}
     if flags["quiet"]:
         given["access_log"] = False
     if given.get("tls_cert") or given.get("tls_key"):
@@ -100,7 +122,7 @@ def _run(config: Config, verbose: int) -> None:
     import logging
 
     from ..engine.log import EngineError
-    from ..server import Ready, run
+    from ..server import PortTaken, Ready, run
     from ..telemetry import set_up_logging
 
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
@@ -113,20 +135,16 @@ def _run(config: Config, verbose: int) -> None:
         code = run(config, announce)
     except (EngineError, ConfigError, ValueError) as error:
         fail(str(error), 1)
+    except PortTaken as error:
+        fail(f"{error} Another port: --port 0 picks a free one.", 1)
     except OSError as error:
-        where = f"{config.host}:{config.port}"
-        fail(
-            f"{where} cannot be used: {error.strerror or error}. Another port: --port 0 picks a free one.", 1
-        )
+        fail(f"{error.filename or 'the system'}: {error.strerror or error}.", 1)
     raise SystemExit(code)
 
 
 def _block(ready: Any, config: Config) -> str:
     lines = [f" hubbub {ready.version}  ready in {ready.seconds * 1000:.0f} ms"]
-    lines.append(f"   http      {ready.http}")
-    if ready.https:
-        lines.append(f"   https     {ready.https}")
-    lines.append(f"   amqp      {ready.amqp}")
+    lines += [f"   {scheme:<9} {url}" for scheme, url in ready.urls.items()]
     lines.append(f"   connect   {ready.connection_string}")
     for number, entity in enumerate(ready.entities[:12]):
         lines.append(f"   {'entities' if number == 0 else '        '}  {entity}")
