@@ -483,8 +483,11 @@ def test_aborted_deliveries_leave_nothing():
     assert s.partial_bytes == 0
 
 
-@pytest.mark.parametrize("size", [1001, 70_000])
-def test_too_large_messages_detach(size):
+@pytest.mark.parametrize("settled", [False, True])
+@pytest.mark.parametrize("size", [1001, 70_000, 300_000])
+def test_too_large_messages_are_rejected(size, settled):
+    """Who sends settled hears of it by the end of the link alone."""
+
     class Small(Notes):
         def attach(self, link):
             self.links.append(link)
@@ -496,11 +499,16 @@ def test_too_large_messages_detach(size):
     pump(c, s)
     assert up.max_message_size == 1000
     up.send(b"x" * 1000, b"1")
-    up.send(b"x" * size, b"2")
+    large = up.send(b"x" * size, b"2", settled=settled)
     up.send(b"x", b"3")
     pump(c, s)
-    assert len(sn.deliveries) == 1
-    assert cn.of("detached")[0][2].condition == "amqp:link:message-size-exceeded"
-    assert sn.of("detached")[0][2].condition == "amqp:link:message-size-exceeded"
     assert s.partial_bytes == 0
-    assert s.links == c.links == 0
+    if settled:
+        assert len(sn.deliveries) == 1
+        assert cn.of("detached")[0][2].condition == "amqp:link:message-size-exceeded"
+        assert s.links == c.links == 0
+        return
+    assert [len(d.payload) for d in sn.deliveries] == [1000, 1]
+    assert large.outcome.error.condition == "amqp:link:message-size-exceeded"
+    assert f"size:{size} bytes" in large.outcome.error.description
+    assert up.attached

@@ -57,6 +57,13 @@ class LockLost(BrokerError):
         )
 
 
+class MessageNotFound(BrokerError):
+    """No message of that sequence number is in the state that was asked for."""
+
+    def __init__(self, sequence: int) -> None:
+        super().__init__(f"The message with sequence number {sequence} could not be found.")
+
+
 class SessionRequired(BrokerError):
     """A session entity needs a session, or a plain one cannot have any."""
 

@@ -52,13 +52,15 @@ decode_note = msgspec.msgpack.Decoder(Note).decode
 class Entry:
     """The state of a message that is not simply waiting. `note` is the sequence of its newest note."""
 
-    __slots__ = ("before", "deliveries", "expires", "note", "sequence", "state", "token", "until")
+    __slots__ = ("before", "deferred", "deliveries", "expires", "note", "sequence", "state", "token", "until")
 
     def __init__(self, sequence: int) -> None:
         self.sequence = sequence
         self.state = AVAILABLE
         self.before = AVAILABLE
         self.deliveries = 0
+        self.deferred = False
+        """Locked by its sequence: when the lock ends it is deferred again."""
         self.until = 0
         self.token = b""
         self.expires = 0
@@ -165,6 +167,13 @@ class Ledger:
         self._become(entry, LOCKED, token)
         return entry
 
+    def lock_deferred(self, entry: Entry, token: bytes, until: int) -> None:
+        """One more delivery of a deferred message."""
+        entry.deliveries += 1
+        entry.until = until
+        entry.deferred = True
+        self._become(entry, LOCKED, token)
+
     def take(self, sequence: int) -> Entry:
         """Reserves an available message that will be deleted as it is delivered."""
         entry = self._entry(sequence)
@@ -199,7 +208,7 @@ class Ledger:
     def release(self, entry: Entry) -> None:
         """The message may be delivered again."""
         entry.until = 0
-        self._become(entry, AVAILABLE)
+        self._become(entry, DEFERRED if entry.deferred else AVAILABLE)
 
     def defer(self, entry: Entry) -> None:
         """The message is delivered only to who asks for its sequence."""

@@ -45,6 +45,7 @@ from .limits import Limits, Throttle
 from .message import Message
 from .partitions import Start, partition_number
 from .receiver import Delivery, History, Receiver, Terms, busy, forget, remember
+from .selection import purge
 from .topic import Fanout, Letters
 
 E = TypeVar("E", bound=Entity)
@@ -280,6 +281,11 @@ class Namespace:
         else:
             self._send_to_queue(entity, self.receivers[key], messages, history, now, done)
 
+    def next_sequence(self, path: str) -> int:
+        """Of a queue or topic: the number its next message gets."""
+        key = path.lower()
+        return self.topics[key].log.next if key in self.topics else self.receivers[key].log.next
+
     def _send_to_queue(
         self,
         queue: Queue,
@@ -339,7 +345,7 @@ class Namespace:
     async def purge(self, receiver: str, dead_letter: bool = False) -> int:
         """Returns how many messages went. Raises NotFound, Busy."""
         future: asyncio.Future[EngineError | None] = asyncio.get_running_loop().create_future()
-        count = self._receiver_or_dead(receiver, dead_letter).purge(future.set_result)
+        count = purge(self._receiver_or_dead(receiver, dead_letter), future.set_result)
         await _raise(future)
         return count
 

@@ -147,12 +147,11 @@ class Receiver:
 
     __slots__ = (
         "_armed",
-        "_clock",
         "_not_before",
         "_noting",
         "_timer",
-        "_tokens",
         "_unnoted",
+        "clock",
         "dead_letters",
         "engine",
         "ledger",
@@ -160,6 +159,7 @@ class Receiver:
         "notes",
         "path",
         "terms",
+        "tokens",
         "waiting",
     )
 
@@ -180,8 +180,8 @@ class Receiver:
         self.dead_letters = dead_letters
         self.ledger = Ledger(self.log)
         self.waiting: OrderedDict[Waiter, None] = OrderedDict()
-        self._clock = clock
-        self._tokens = tokens
+        self.clock = clock
+        self.tokens = tokens
         self._timer: Timer | None = None
         self._armed = 0
         self._not_before = 0
@@ -200,7 +200,7 @@ class Receiver:
         stale = self.ledger.load(notes)
         if stale:
             self.engine.append([], 0, _ignore, dead=[(self.notes, at) for at in stale])
-        self._arm()
+        self.arm()
 
     def stop(self) -> None:
         """The entity is going: nobody may wait for it any more."""
@@ -245,24 +245,26 @@ class Receiver:
                 self.ledger.forget(self.ledger.entries[sequence])
             return
         if notes:
-            self._arm()
+            self.arm()
         self.pump()
 
     # Receiving.
 
     def receive(self, lock: bool, until: int, done: Callable[[Outcome], object]) -> Waiter | None:
-        """Calls `done` with the next message, now or once there is one; with None at the moment `until`.
+        """Calls `done` with the next message, now or once there is one; with None at the moment `until`
+        (FOREVER: never).
 
         `lock`: peek-lock; otherwise the message is deleted first. Returns the waiter if it has to wait.
         """
-        now = self._clock.now()
+        now = self.clock.now()
         if not self.waiting and self._deliver(lock, now, done):
             return None
         if until <= now:
             done(None)
             return None
         waiter = Waiter(self, lock, done)
-        waiter.timer = self._clock.call_at(until, waiter.expire)
+        if until < FOREVER:
+            waiter.timer = self.clock.call_at(until, waiter.expire)
         self.waiting[waiter] = None
         return waiter
 
@@ -274,7 +276,7 @@ class Receiver:
             if waiter.left is not None and waiter.left():
                 waiter.cancel()
                 continue
-            if not self._deliver(waiter.lock, self._clock.now(), waiter.done, waiter):
+            if not self._deliver(waiter.lock, self.clock.now(), waiter.done, waiter):
                 return
 
     def _deliver(
@@ -298,17 +300,17 @@ class Receiver:
         return True
 
     def _lock(self, record: Record, now: int) -> Delivery:
-        entry = self.ledger.lock(record.sequence, self._tokens(), now + self.terms().lock_duration)
+        entry = self.ledger.lock(record.sequence, self.tokens(), now + self.terms().lock_duration)
         self._unnoted[entry.sequence] = entry
         if self._noting is None:
-            self._noting = self._clock.call_at(now + NOTES_DELAY, self._write_notes)
+            self._noting = self.clock.call_at(now + NOTES_DELAY, self._write_notes)
         if self._armed == 0 or entry.until < self._armed:
-            self._arm()
-        return _delivery(record, entry)
+            self.arm()
+        return delivery_of(record, entry)
 
     def _take(self, record: Record, now: int, done: Callable[[Outcome], object]) -> None:
         entry = self.ledger.take(record.sequence)
-        delivery = _delivery(record, entry)
+        delivery = delivery_of(record, entry)
 
         def taken(error: EngineError | None) -> None:
             done(busy(error) if error is not None else delivery)
@@ -322,9 +324,7 @@ class Receiver:
 
         Raises LockLost. Ids that look like GUIDs are compared without dashes and case (REST 3.10).
         """
-        entry = self.ledger.held(token, self._clock.now())
-        if entry is None:
-            raise LockLost
+        entry = self.holder(token)
         if name != str(entry.sequence):
             record = self.log.get(entry.sequence)
             own = None if record is None else decode_message(record.payload).message_id
@@ -332,29 +332,42 @@ class Receiver:
                 raise LockLost
         return entry
 
+    def holder(self, token: bytes) -> Entry:
+        """The message this lock holds. Raises LockLost."""
+        entry = self.ledger.held(token, self.clock.now())
+        if entry is None:
+            raise LockLost
+        return entry
+
     def complete(self, entry: Entry, done: Callable[[Exception | None], object]) -> None:
         self.ledger.claim(entry)
-        self._bury(entry, self._clock.now(), lambda error: done(busy(error)))
+        self._bury(entry, self.clock.now(), lambda error: done(busy(error)))
 
     def unlock(self, entry: Entry, done: Callable[[Exception | None], object]) -> None:
-        now = self._clock.now()
+        now = self.clock.now()
         if entry.deliveries >= self.terms().deliveries_max:
             self._dead_letter_for_deliveries(entry, now, lambda error: done(busy(error)))
             return
         self._settle(entry, AVAILABLE, now, done)
 
+    def give_back(self, entry: Entry, done: Callable[[Exception | None], object]) -> None:
+        """Unlocks as if it had not been delivered."""
+        entry.deliveries -= 1
+        self._settle(entry, AVAILABLE, self.clock.now(), done)
+
     def defer(self, entry: Entry, done: Callable[[Exception | None], object]) -> None:
-        self._settle(entry, DEFERRED, self._clock.now(), done)
+        self._settle(entry, DEFERRED, self.clock.now(), done)
 
     def renew(self, entry: Entry, done: Callable[[Exception | None], object]) -> None:
-        now = self._clock.now()
+        now = self.clock.now()
         until = now + self.terms().lock_duration
-        note = Note(entry.sequence, LOCKED, entry.deliveries, until, entry.token, entry.expires)
+        state = DEFERRED if entry.deferred else LOCKED
+        note = Note(entry.sequence, state, entry.deliveries, until, entry.token, entry.expires)
 
         def renewed(error: EngineError | None) -> None:
             if error is None and entry.state == LOCKED:
                 self.ledger.renew(entry, until)
-                self._arm()
+                self.arm()
             done(busy(error))
 
         self._put_note(entry, note, now, renewed)
@@ -362,9 +375,10 @@ class Receiver:
     def dead_letter(
         self, entry: Entry, reason: str, description: str, done: Callable[[Exception | None], object]
     ) -> None:
-        self._move(entry, reason, description, self._clock.now(), lambda error: done(busy(error)))
+        self._move(entry, reason, description, self.clock.now(), lambda error: done(busy(error)))
 
     def _settle(self, entry: Entry, state: int, now: int, done: Callable[[Exception | None], object]) -> None:
+        state = DEFERRED if entry.deferred else state
         note = Note(entry.sequence, state, entry.deliveries, 0, b"", entry.expires)
         self.ledger.claim(entry)
 
@@ -392,9 +406,10 @@ class Receiver:
                 self.ledger.unclaim(entry)
             done(error)
 
-        self.engine.append([], now, buried, dead=self._graves(entry))
+        self.engine.append([], now, buried, dead=self.graves(entry))
 
-    def _graves(self, entry: Entry) -> list[tuple[Log, int]]:
+    def graves(self, entry: Entry) -> list[tuple[Log, int]]:
+        """What the journal forgets with the message."""
         graves = [(self.log, entry.sequence)]
         if entry.note >= 0:
             graves.append((self.notes, entry.note))
@@ -431,7 +446,7 @@ class Receiver:
                 self.ledger.unclaim(entry)
             done(error)
 
-        self.engine.append(puts, now, moved, dead=self._graves(entry))
+        self.engine.append(puts, now, moved, dead=self.graves(entry))
 
     def _write_notes(self) -> None:
         """The locks that still hold. Most messages are settled before anything needs to be written."""
@@ -457,7 +472,7 @@ class Receiver:
                 if entry.note == first + n:
                     entry.note = old[n]
 
-        self.engine.append(puts, self._clock.now(), noted, dead=dead)
+        self.engine.append(puts, self.clock.now(), noted, dead=dead)
 
     def _put_note(self, entry: Entry, note: Note, now: int, done: Done) -> None:
         """Writes the state that will be; the entry points to it only when it is durable."""
@@ -474,7 +489,8 @@ class Receiver:
 
     # Time.
 
-    def _arm(self) -> None:
+    def arm(self) -> None:
+        """Sets the timer to the next moment that changes something."""
         deadline = self.ledger.next_deadline()
         if deadline is None:
             return
@@ -484,10 +500,10 @@ class Receiver:
         if self._timer is not None:
             self._timer.cancel()
         self._armed = deadline
-        self._timer = self._clock.call_at(deadline, self._tick)
+        self._timer = self.clock.call_at(deadline, self._tick)
 
     def _tick(self) -> None:
-        now = self._clock.now()
+        now = self.clock.now()
         self._armed = 0
         self._timer = None
         for n, (entry, expired) in enumerate(self.ledger.due(now)):
@@ -500,7 +516,7 @@ class Receiver:
             if n >= DUE_PER_TICK:
                 break
         self.pump()
-        self._arm()
+        self.arm()
 
     def _expire(self, entry: Entry, now: int) -> None:
         if self.terms().dead_letter_on_expiration and self.dead_letters is not None:
@@ -512,7 +528,7 @@ class Receiver:
 
     def _retry_later(self, error: EngineError | None) -> None:
         if error is not None:
-            self._not_before = self._clock.now() + RETRY
+            self._not_before = self.clock.now() + RETRY
 
     # Looking.
 
@@ -522,14 +538,14 @@ class Receiver:
         dead = self.dead_letters
         return self.log.bytes if dead is None else self.log.bytes + dead.log.bytes
 
-    def peek(self, start: int, count_max: int) -> list[Delivery]:
+    def peek(self, start: int, count_max: int, bytes_max: int = 4 << 20) -> list[Delivery]:
         """Messages in any state from a sequence on; nothing changes."""
         found = []
-        now = self._clock.now()
-        for record in self.log.read(start, count_max, 4 << 20):
+        now = self.clock.now()
+        for record in self.log.read(start, count_max, bytes_max):
             entry = self.ledger.entries.get(record.sequence) or Entry(record.sequence)
             if not 0 < entry.expires <= now:
-                found.append(_delivery(record, entry))
+                found.append(delivery_of(record, entry))
         return found
 
     def counts(self) -> Counts:
@@ -539,31 +555,9 @@ class Receiver:
         dead = self.dead_letters.log
         return counts._replace(dead_letter=dead.count, size_bytes=counts.size_bytes + dead.bytes)
 
-    def purge(self, done: Done) -> int:
-        """Everything that is not locked or being settled goes. Returns how many messages that is."""
-        graves: list[tuple[Log, int]] = []
-        entries: list[Entry] = []
-        sequence = self.log.next_alive(self.log.first)
-        while sequence is not None:
-            entry = self.ledger.entries.get(sequence)
-            if entry is None:
-                graves.append((self.log, sequence))
-            elif entry.state in (AVAILABLE, DEFERRED, SCHEDULED):
-                self.ledger.claim(entry)
-                entries.append(entry)
-                graves += self._graves(entry)
-            sequence = self.log.next_alive(sequence + 1)
 
-        def purged(error: EngineError | None) -> None:
-            for entry in entries:
-                (self.ledger.forget if error is None else self.ledger.unclaim)(entry)
-            done(error)
-
-        self.engine.append([], self._clock.now(), purged, dead=graves)
-        return sum(1 for log, _ in graves if log is self.log)
-
-
-def _delivery(record: Record, entry: Entry) -> Delivery:
+def delivery_of(record: Record, entry: Entry) -> Delivery:
+    """The message as it stands."""
     message = decode_message(record.payload)
     return Delivery(
         record.sequence,

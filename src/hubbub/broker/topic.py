@@ -5,14 +5,16 @@ The topic's own log holds no messages; it only counts, so that sequence numbers 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
 
 from ..engine.log import Engine, EngineError, Log, Put
+from .errors import MessageNotFound
 from .filters import ActiveRule, FilterError, Letter
-from .message import Message
+from .ledger import SCHEDULED, Entry
+from .message import Message, decode_message
 from .receiver import History, Receiver, busy, forget, remember
 
 TAKE_ALL = ActiveRule(None, None)
@@ -75,6 +77,28 @@ class Fanout:
         trims = ((self.log, first),) if first > self.log.first else ()
         self._engine.append(puts, now, appended, trims=trims)
 
+    def cancel(self, sequences: Sequence[int], now: int, done: Callable[[Exception | None], object]) -> None:
+        """Takes scheduled messages back from all subscriptions. Raises MessageNotFound."""
+        wanted = set(sequences)
+        found = [
+            (receiver, entry, number)
+            for receiver in self.subscriptions.values()
+            for entry, number in _scheduled(receiver)
+            if number in wanted
+        ]
+        for missing in wanted.difference(number for _, _, number in found):
+            raise MessageNotFound(missing)
+        for receiver, entry, _ in found:
+            receiver.ledger.claim(entry)
+
+        def cancelled(error: EngineError | None) -> None:
+            for receiver, entry, _ in found:
+                (receiver.ledger.forget if error is None else receiver.ledger.unclaim)(entry)
+            done(busy(error))
+
+        graves = [grave for receiver, entry, _ in found for grave in receiver.graves(entry)]
+        self._engine.append([], now, cancelled, dead=graves)
+
     def _copies(self, messages: Sequence[Message], now: int) -> list[tuple[Receiver, Sequence[Message]]]:
         """What each receiver gets. A letter is opened once, and only if a rule needs to look."""
         found: list[tuple[Receiver, Sequence[Message]]] = []
@@ -127,6 +151,13 @@ class Fanout:
             rule.act(copy)
             changed.append(self._letters.close(message, copy))
         return [message, *changed] if plain else changed
+
+
+def _scheduled(receiver: Receiver) -> Iterator[tuple[Entry, int]]:
+    """Scheduled copies, with the sequence numbers the topic gave."""
+    for entry in list(receiver.ledger.entries.values()):
+        if entry.state == SCHEDULED and (record := receiver.log.get(entry.sequence)) is not None:
+            yield entry, decode_message(record.payload).enqueued_sequence
 
 
 def _unfiltered(message: Message, path: str, error: FilterError) -> Message:

@@ -11,7 +11,7 @@ class Node(NamedTuple):
     """What an address names. `path` is lower case, `spelled` as the client wrote it."""
 
     kind: str
-    """cbs, management, hub, partition, publisher, consumer or entity."""
+    """cbs, management, operations, partition, publisher, consumer or entity."""
     path: str
     spelled: str
     entity: str = ""
@@ -38,6 +38,8 @@ def node_of(address: Any) -> Node:
         return Node("cbs", path, spelled)
     if path == "$management":
         return Node("management", path, spelled)
+    if path.endswith("/$management"):
+        return Node("operations", path, spelled, path.removesuffix("/$management"))
     parts, lower = spelled.split("/"), path.split("/")
     if len(parts) >= 3 and lower[-2] in ("partitions", "publishers"):
         if len(parts) >= 5 and lower[-2] == "partitions" and lower[-4] == "consumergroups":

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 from ...broker.access import Unauthorized
 from .address import path_of
 from .errors import text_of
-from .requests import Request, Response
+from .requests import Request, Respond, Response
 
 if TYPE_CHECKING:
     from .peer import Peer
 
 
-def answer(peer: Peer, request: Request) -> Response:
+def answer(peer: Peer, request: Request, respond: Respond) -> None:
+    respond(_put(peer, request))
+
+
+def _put(peer: Peer, request: Request) -> Response:
     application = request.application
     name, token = application.get("name"), request.body
     if application.get("operation") != "put-token":

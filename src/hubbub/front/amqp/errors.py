@@ -1,16 +1,20 @@
-"""Errors of the broker in the words of AMQP (AMQP reference 3.10)."""
+"""Errors of the broker in the words of AMQP (AMQP reference 3.10, 4.9)."""
 
 from __future__ import annotations
 
 from ...broker.access import Unauthorized
 from ...broker.errors import (
+    AlreadyExists,
     BrokerError,
     Busy,
     Disabled,
     Invalid,
+    LockLost,
+    MessageNotFound,
     NotFound,
     PublisherRevoked,
     QuotaExceeded,
+    SessionRequired,
     TooLarge,
 )
 from ...wire.amqp import errors as wire
@@ -21,10 +25,17 @@ ARGUMENT_ERROR = "com.microsoft:argument-error"
 OUT_OF_RANGE = "com.microsoft:argument-out-of-range"
 SERVER_BUSY = "com.microsoft:server-busy"
 ENTITY_DISABLED = "com.microsoft:entity-disabled"
+MESSAGE_LOCK_LOST = "com.microsoft:message-lock-lost"
+MESSAGE_NOT_FOUND = "com.microsoft:message-not-found"
+ENTITY_ALREADY_EXISTS = "com.microsoft:entity-already-exists"
 PUBLISHER_REVOKED = "com.microsoft:publisher-revoked"
 
 _CONDITIONS: tuple[tuple[type[Exception], str], ...] = (
     (Unauthorized, wire.UNAUTHORIZED),
+    (MessageNotFound, MESSAGE_NOT_FOUND),
+    (LockLost, MESSAGE_LOCK_LOST),
+    (AlreadyExists, ENTITY_ALREADY_EXISTS),
+    (SessionRequired, wire.NOT_ALLOWED),
     (NotFound, wire.NOT_FOUND),
     (TooLarge, wire.MESSAGE_SIZE),
     (QuotaExceeded, wire.RESOURCE_LIMIT),

@@ -10,7 +10,8 @@ from ...broker.errors import Invalid
 from ...broker.hub import Event, Hub
 from ...broker.message import Message
 from ...broker.partitions import Start
-from ...wire.amqp.link import Delivery, Receiver, Sender
+from ...wire.amqp.delivery import Delivery
+from ...wire.amqp.link import Receiver, Sender
 from ...wire.amqp.message import (
     DELIVERY_ANNOTATIONS,
     MESSAGE_ANNOTATIONS,

@@ -8,7 +8,7 @@ from ...broker.errors import BrokerError, Invalid
 from ...broker.partitions import partition_number
 from ...wire.amqp.types import Array, Int, Long, Timestamp
 from .errors import condition_of, text_of
-from .requests import Request, Response
+from .requests import Request, Respond, Response
 
 if TYPE_CHECKING:
     from .peer import Peer
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 _STATUS = {"amqp:not-found": 404, "amqp:unauthorized-access": 401}
 
 
-def answer(peer: Peer, request: Request) -> Response:
+def answer(peer: Peer, request: Request, respond: Respond) -> None:
     try:
-        return Response(200, "OK", _read(peer, request.application))
+        respond(Response(200, "OK", _read(peer, request.application)))
     except BrokerError as error:
         condition = condition_of(error)
-        return Response(_STATUS.get(condition, 400), text_of(error), None, condition)
+        respond(Response(_STATUS.get(condition, 400), text_of(error), None, condition))
 
 
 def _read(peer: Peer, application: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...broker.access import OPEN, Grant, Right, Unauthorized, missing_right
@@ -20,13 +21,16 @@ from ...broker.namespace import Namespace
 from ...broker.partitions import partition_number
 from ...clock import Timer
 from ...wire.amqp.connection import Connection
-from ...wire.amqp.link import Delivery, Link, Receiver, Sender, Sent
+from ...wire.amqp.delivery import Delivery, Sent
+from ...wire.amqp.link import Link, Receiver, Sender
 from ...wire.amqp.performatives import Error, Source, State, Target
 from ...wire.amqp.session import Session
-from . import cbs, management
+from . import cbs, management, operations
 from .address import Node, node_of
 from .errors import OUT_OF_RANGE, condition_of, text_of
 from .hubs import CREDIT, EPOCH, Consumer, Producer, Readers, start_of
+from .queues import CREDIT as SEND_CREDIT
+from .queues import Receiving, Sending
 from .requests import CREDIT as REQUEST_CREDIT
 from .requests import Node as RequestNode
 from .requests import RequestLink
@@ -162,14 +166,21 @@ class Peer:
                 self.drop(link)
 
     def revisit(self) -> None:
-        """Detaches links to hubs that are no more; one of the same name is another."""
+        """Detaches links to entities that are no more; one of the same name is another."""
         for link in list(self._rights):
             context = link.context
             if isinstance(context, (Producer, Consumer)):
                 path = context.hub.entity.path
-                if self.namespace.hubs.get(path.lower()) is not context.hub:
-                    link.detach("amqp:not-found", _missing(path))
-                    self.drop(link)
+                alive = self.namespace.hubs.get(path.lower()) is context.hub
+            elif isinstance(context, Receiving):
+                path = context.source.path
+                alive = self.namespace.receivers.get(path.lower()) is context.source
+            else:
+                path = context.entity.path
+                alive = context.renewed(self.namespace.entity(path))
+            if not alive:
+                link.detach("amqp:not-found", _missing(path))
+                self.drop(link)
 
     # Connection and sessions.
 
@@ -200,10 +211,7 @@ class Peer:
         self._watch()
 
     def begun(self, session: Session) -> None:
-        session.context = {
-            "cbs": RequestNode(cbs.answer),
-            "management": RequestNode(management.answer),
-        }
+        session.context = {"$cbs": RequestNode(cbs.answer), "$management": RequestNode(management.answer)}
 
     def ended(self, session: Session, error: Error | None) -> None:
         """Its links were reported before."""
@@ -222,12 +230,12 @@ class Peer:
             terminus = link.target if isinstance(link, Receiver) else link.source
             address = terminus.address if isinstance(terminus, (Source, Target)) else None
             node = node_of(address)
-            if node.kind in ("cbs", "management"):
+            if node.kind in ("cbs", "management", "operations"):
                 self._attach_requests(link, node)
             elif isinstance(link, Receiver):
-                self._attach_producer(link, node)
+                self._attach_incoming(link, node)
             elif isinstance(link, Sender):
-                self._attach_consumer(link, node)
+                self._attach_outgoing(link, node)
         except Exception as error:
             condition = condition_of(error)
             if condition == "amqp:internal-error":
@@ -240,7 +248,11 @@ class Peer:
     def _attach_requests(self, link: Link, node: Node) -> None:
         if node.kind == "management" and not list(self._all_grants()):
             raise _no_token(node.path)
-        requests: RequestNode = link.session.context[node.kind]
+        nodes: dict[str, RequestNode] = link.session.context
+        if node.kind == "operations":
+            self._check_operations(node)
+            nodes.setdefault(node.path, RequestNode(partial(operations.answer, node.entity)))
+        requests = nodes[node.path]
         if isinstance(link, Sender):
             link.context = None
             link.accept()
@@ -250,8 +262,24 @@ class Peer:
             link.accept()
             link.grant(REQUEST_CREDIT, keep=True)
 
-    def _attach_producer(self, link: Receiver, node: Node) -> None:
+    def _check_operations(self, node: Node) -> None:
+        self.require_any(node.entity, None)
+        namespace = self.namespace
+        if namespace.entity(node.entity) is None and node.entity not in namespace.receivers:
+            raise NotFound(_missing(node.spelled.rpartition("/")[0]))
+
+    def _attach_incoming(self, link: Receiver, node: Node) -> None:
         self.require(node.path, Right.SEND)
+        entity = self.namespace.entity(node.path)
+        if isinstance(entity, (Queue, Topic)):
+            link.context = sending = Sending(entity)
+            self._rights[link] = (node.path, Right.SEND)
+            link.accept(max_message_size=sending.size_max(self) or None)
+            link.grant(SEND_CREDIT, keep=True)
+        else:
+            self._attach_producer(link, node)
+
+    def _attach_producer(self, link: Receiver, node: Node) -> None:
         hub = self._hub(node)
         partition = publisher = None
         if node.kind == "partition":
@@ -267,8 +295,23 @@ class Peer:
         link.accept(max_message_size=self.namespace.limits.event_bytes_max or None)
         link.grant(CREDIT, keep=True)
 
-    def _attach_consumer(self, link: Sender, node: Node) -> None:
+    def _attach_outgoing(self, link: Sender, node: Node) -> None:
         self.require(node.path, Right.LISTEN)
+        if node.kind == "entity" and node.entity not in self.namespace.hubs:
+            self._attach_receiving(link, node)
+        else:
+            self._attach_consumer(link, node)
+
+    def _attach_receiving(self, link: Sender, node: Node) -> None:
+        if node.path not in self.namespace.receivers:
+            raise NotFound(_missing(node.spelled))
+        source = self.namespace.receiver(node.path)
+        link.context = receiving = Receiving(self, link, source)
+        self._rights[link] = (node.path, Right.LISTEN)
+        link.accept()
+        receiving.pump()
+
+    def _attach_consumer(self, link: Sender, node: Node) -> None:
         hub = self._hub(node)
         if node.kind != "consumer":
             raise NotFound(_missing(node.spelled))
@@ -302,7 +345,7 @@ class Peer:
         """We ask for no links."""
 
     def flow(self, link: Link) -> None:
-        if isinstance(link.context, Consumer):
+        if isinstance(link.context, (Consumer, Receiving)):
             link.context.flow()
         elif isinstance(link, Sender) and link.draining:
             link.drained()
@@ -311,7 +354,9 @@ class Peer:
         link.context.delivery(self, link, delivery)
 
     def disposition(self, link: Link, deliveries: Sequence[Sent], state: State | None, settled: bool) -> None:
-        """Everything is sent settled; a client that answers anyway needs no answer."""
+        if isinstance(link.context, Receiving):
+            link.context.disposition(deliveries, state, settled)
+        # Everything else is sent settled; a client that answers anyway needs no answer.
 
     def detached(self, link: Link, error: Error | None, closed: bool) -> None:
         self.drop(link)
@@ -322,10 +367,11 @@ class Peer:
         if isinstance(link, Sender) and isinstance(link.session.context, dict):
             for node in link.session.context.values():
                 node.remove(link)
-        consumer = link.context
-        if isinstance(consumer, Consumer):
-            consumer.gone()
-            self.server.leave(consumer)
+        context = link.context
+        if isinstance(context, (Consumer, Receiving)):
+            context.gone()
+        if isinstance(context, Consumer):
+            self.server.leave(context)
 
 
 def _missing(path: str) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ...wire.amqp.link import Delivery, Receiver, Sender
+from ...wire.amqp.delivery import Delivery
+from ...wire.amqp.link import Receiver, Sender
 from ...wire.amqp.message import (
     APPLICATION_PROPERTIES,
     map_section,
@@ -46,10 +47,13 @@ class Response(NamedTuple):
     condition: str = ""
 
 
-class Node:
-    """The requests of one session to one node. `answer` turns each into its response."""
+Respond = Callable[[Response], object]
 
-    def __init__(self, answer: Callable[[Peer, Request], Response]) -> None:
+
+class Node:
+    """The requests of one session to one node. `answer` gives each its response, now or later."""
+
+    def __init__(self, answer: Callable[[Peer, Request, Respond], object]) -> None:
         self.answer = answer
         self.replies: list[Sender] = []
         self._waiting: list[tuple[Any, bytes]] = []
@@ -71,9 +75,12 @@ class Node:
         except DecodeError as error:
             link.settle(delivery, Rejected(error_of(error)))
             return
-        response = self.answer(peer, request)
         link.settle(delivery)
-        self._send(request.properties.get("reply_to"), write_response(request, response))
+
+        def respond(response: Response) -> None:
+            self._send(request.properties.get("reply_to"), write_response(request, response))
+
+        self.answer(peer, request, respond)
 
     def _send(self, reply_to: Any, payload: bytes) -> None:
         links = [link for link in self.replies if link.attached]
@@ -106,12 +113,15 @@ def read_request(payload: bytes) -> Request:
 
 
 def write_response(request: Request, response: Response) -> bytes:
+    # Event Hubs clients and Service Bus clients read different spellings.
     application: dict[str, Any] = {
         "status-code": Int(response.status),
         "status-description": response.description,
+        "statusCode": Int(response.status),
+        "statusDescription": response.description,
     }
     if response.condition:
-        application["error-condition"] = Symbol(response.condition)
+        application |= dict.fromkeys(("error-condition", "errorCondition"), Symbol(response.condition))
     # The id goes back in the type it came in: clients compare both.
     properties = properties_section(correlation_id=request.properties.get("message_id"))
     return properties + map_section(APPLICATION_PROPERTIES, application) + value_section(response.body)

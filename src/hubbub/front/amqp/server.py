@@ -6,9 +6,9 @@ A transport writes once per turn of the loop, so that what many links send goes 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from ...broker.namespace import Namespace
 from ...broker.node import Broker
@@ -40,12 +40,28 @@ class AmqpServer:
         self.limits = limits
         self.connections_max = connections_max
         self.connections: set[AmqpTransport] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.readers: dict[tuple[str, str, int], Readers] = {}
         for namespace in broker.namespaces.values():
             namespace.watchers.append(partial(self._changed, namespace))
 
     def protocol(self) -> AmqpTransport:
         return AmqpTransport(self)
+
+    def spawn(self, work: Coroutine[Any, Any, object], done: Callable[[Exception | None], object]) -> None:
+        """Does what takes a while; `done` gets None, or what it raised."""
+
+        async def run() -> None:
+            try:
+                await work
+            except Exception as error:
+                done(error)
+            else:
+                done(None)
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def leave(self, consumer: Consumer) -> None:
         """A consumer is gone."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from .connection import Connection
-    from .link import Delivery, Link, Receiver, Sent
+    from .delivery import Delivery, Sent
+    from .link import Link, Receiver
     from .performatives import Error, State
     from .session import Session
 

@@ -10,9 +10,22 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from .delivery import Delivery, Sent
 from .errors import INVALID_FIELD, MESSAGE_SIZE, RESOURCE_LIMIT, TRANSFER_LIMIT, SessionError, StateError
 from .hot import encode_state, flow_of_link
-from .performatives import ACCEPTED, Attach, Coordinator, Detach, Error, Flow, Source, State, Target, Transfer
+from .performatives import (
+    ACCEPTED,
+    Attach,
+    Coordinator,
+    Detach,
+    Error,
+    Flow,
+    Rejected,
+    Source,
+    State,
+    Target,
+    Transfer,
+)
 from .serial import MASK, behind, in_range
 from .types import Described
 
@@ -25,68 +38,6 @@ FIRST, SECOND = range(2)  # rcv_settle_mode
 # detached, the peer has not.
 ASKED, ASKING, ATTACHED, DETACHING, GONE = range(5)
 TAG_BYTES_MAX = 32
-
-
-class Delivery:
-    """A message that came in. `payload` is the encoded message, all sections; `state` is not None inside a
-    transaction; `format` is 0 or the code of a batch."""
-
-    __slots__ = ("format", "id", "payload", "settled", "state", "tag")
-
-    def __init__(
-        self,
-        id: int,
-        tag: bytes,
-        payload: bytes,
-        settled: bool,
-        state: State | None,
-        format: int,
-    ) -> None:
-        self.id = id
-        self.tag = tag
-        self.payload = payload
-        self.settled = settled
-        self.state = state
-        self.format = format
-
-
-class Sent:
-    """A message that goes out. `id` is None until its first frame is sent; `state` goes along with it,
-    `outcome` is what the peer said. `context` is the owner's."""
-
-    __slots__ = (
-        "context",
-        "format",
-        "id",
-        "link",
-        "outcome",
-        "payload",
-        "sent_bytes",
-        "settled",
-        "state",
-        "tag",
-    )
-
-    def __init__(
-        self,
-        link: Sender,
-        payload: bytes,
-        tag: bytes,
-        format: int,
-        settled: bool,
-        state: State | None,
-        context: Any,
-    ) -> None:
-        self.link = link
-        self.id: int | None = None
-        self.payload = payload
-        self.tag = tag
-        self.format = format
-        self.settled = settled
-        self.state = state
-        self.outcome: State | None = None
-        self.context = context
-        self.sent_bytes = 0
 
 
 class Link:
@@ -244,8 +195,8 @@ class Receiver(Link):
     """A link on which the peer sends. `credit` is what the peer may still send."""
 
     __slots__ = (
-        "_credit_min", "_delivery", "_delivery_count", "_draining", "_kept", "_parts", "_parts_bytes",
-        "_unsettled", "_unsettled_max", "credit",
+        "_credit_min", "_delivery", "_delivery_bytes", "_delivery_count", "_draining", "_kept", "_parts",
+        "_parts_bytes", "_unsettled", "_unsettled_max", "credit",
     )  # fmt: skip
     role = True
 
@@ -263,6 +214,7 @@ class Receiver(Link):
         self._parts: list[bytes] = []
         self._parts_bytes = 0
         self._delivery: Delivery | None = None
+        self._delivery_bytes = 0
 
     def grant(self, credit: int, *, keep: bool = False) -> None:
         """Let the peer send `credit` deliveries from now on: a total, not an addition. With `keep`, the
@@ -367,12 +319,20 @@ class Receiver(Link):
             self._renew()
             return
         self._delivery = delivery
-        self._parts.append(data)
-        self._parts_bytes += len(data)
+        self._delivery_bytes += len(data)
         connection = self.session.connection
-        connection.partial_bytes += len(data)
-        if self._parts_bytes > self.max_message_size:
-            self._too_large(delivery, self._parts_bytes)
+        if self._delivery_bytes <= self.max_message_size:
+            self._parts.append(data)
+            self._parts_bytes += len(data)
+            connection.partial_bytes += len(data)
+        else:
+            self._forget_parts()
+        if head.more and not self._parts:
+            return
+        if not self._parts:
+            size = self._delivery_bytes
+            self._drop_parts()
+            self._too_large(delivery, size)
         elif connection.partial_bytes > connection.limits.partial_bytes_max:
             self.fail(RESOURCE_LIMIT, "incomplete deliveries on this connection take too much memory")
         elif not head.more:
@@ -381,28 +341,42 @@ class Receiver(Link):
             self._arrived(delivery)
 
     def _drop_parts(self) -> None:
-        self.session.connection.partial_bytes -= self._parts_bytes
+        self._forget_parts()
         self._delivery = None
+        self._delivery_bytes = 0
+
+    def _forget_parts(self) -> None:
+        self.session.connection.partial_bytes -= self._parts_bytes
         self._parts = []
         self._parts_bytes = 0
 
     def _too_large(self, delivery: Delivery, size: int) -> None:
-        self.fail(
-            MESSAGE_SIZE,
-            f"delivery {delivery.id} has {size} bytes or more, the link allows {self.max_message_size}",
+        """Rejects it; if its sender wants no answer, only the end of the link can tell."""
+        text = (
+            f"The received message (delivery-id:{delivery.id}, size:{size} bytes) exceeds the limit"
+            f" ({self.max_message_size} bytes) currently allowed on the link."
         )
+        if delivery.settled:
+            self.fail(MESSAGE_SIZE, text)
+        elif self._take(delivery):
+            self.settle(delivery, Rejected(Error(MESSAGE_SIZE, text)))
+
+    def _take(self, delivery: Delivery) -> bool:
+        """Counts an unsettled delivery. False if the link had to be ended over it."""
+        session = self.session
+        if session.incoming_unsettled >= self._unsettled_max:
+            self.fail(RESOURCE_LIMIT, "too many deliveries of this session are unsettled")
+            return False
+        if delivery.id in self._unsettled:
+            raise SessionError(INVALID_FIELD, f"delivery-id {delivery.id} is in use")
+        self._unsettled[delivery.id] = delivery
+        session.incoming_unsettled += 1
+        return True
 
     def _arrived(self, delivery: Delivery) -> None:
-        session = self.session
-        if not delivery.settled:
-            if session.incoming_unsettled >= self._unsettled_max:
-                self.fail(RESOURCE_LIMIT, "too many deliveries of this session are unsettled")
-                return
-            if delivery.id in self._unsettled:
-                raise SessionError(INVALID_FIELD, f"delivery-id {delivery.id} is in use")
-            self._unsettled[delivery.id] = delivery
-            session.incoming_unsettled += 1
-        session.handler.delivery(self, delivery)
+        if not delivery.settled and not self._take(delivery):
+            return
+        self.session.handler.delivery(self, delivery)
         if self.credit <= self._kept >> 1:
             self._renew()
 

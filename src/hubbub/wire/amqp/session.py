@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from .delivery import Sent
 from .errors import (
     FRAMING_ERROR,
     HANDLE_IN_USE,
@@ -26,7 +27,7 @@ from .hot import (
     transfer_overhead,
     transfer_tail,
 )
-from .link import ASKED, ASKING, ATTACHED, DETACHING, GONE, Link, Receiver, Sender, Sent
+from .link import ASKED, ASKING, ATTACHED, DETACHING, GONE, Link, Receiver, Sender
 from .performatives import (
     Attach,
     Begin,

@@ -1,0 +1,228 @@
+"""Service Bus messages between AMQP and the broker's envelope (AMQP reference 4.6).
+
+What the sender wrote is kept as bytes. Made anew at each delivery are the header and the annotations, which
+are the service's to say; the properties are written again only where the service adds to them.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+from ...broker.entity import FOREVER
+from ...broker.errors import Invalid
+from ...broker.message import Message
+from ...broker.receiver import Delivery
+from ...chance import guid_bytes
+from ...wire.amqp.message import (
+    APPLICATION_PROPERTIES,
+    MESSAGE_ANNOTATIONS,
+    PROPERTIES,
+    PROPERTY_NAMES,
+    Sections,
+    data_sections,
+    list_section,
+    map_section,
+    section_list,
+    section_map,
+    split,
+)
+from ...wire.amqp.types import Int, Symbol, Timestamp, encode
+
+BATCH_FORMAT = 0x80013700
+KEY_CHARS_MAX = 128
+_UINT_MAX = 0xFFFFFFFF
+
+SEQUENCE, ENQUEUED = Symbol("x-opt-sequence-number"), Symbol("x-opt-enqueued-time")
+FIRST_SEQUENCE = Symbol("x-opt-enqueue-sequence-number")
+LOCKED_UNTIL, STATE = Symbol("x-opt-locked-until"), Symbol("x-opt-message-state")
+SCHEDULED = Symbol("x-opt-scheduled-enqueue-time")
+PARTITION_KEY, VIA_KEY = Symbol("x-opt-partition-key"), Symbol("x-opt-via-partition-key")
+DEAD_LETTER_SOURCE = Symbol("x-opt-deadletter-source")
+_OURS = frozenset(
+    (SEQUENCE, ENQUEUED, FIRST_SEQUENCE, LOCKED_UNTIL, STATE, SCHEDULED, PARTITION_KEY, VIA_KEY)
+) | {DEAD_LETTER_SOURCE, Symbol("x-opt-partition-id")}
+_STATES = {"Deferred": 1, "Scheduled": 2}
+
+_MESSAGE_ID, _EXPIRY, _CREATION = (
+    PROPERTY_NAMES.index(name) for name in ("message_id", "absolute_expiry", "creation")
+)
+_GROUP = PROPERTY_NAMES.index("group_id")
+
+
+def messages_of(payload: bytes, form: int, now: int) -> list[Message]:
+    """The messages of one transfer, a single one or a batch. Raises DecodeError, Invalid."""
+    envelope = split(payload)
+    if form != BATCH_FORMAT:
+        return [message_of(envelope, now)]
+    messages = [message_of(split(part), now) for part in data_sections(envelope.body)]
+    if not messages:
+        raise Invalid("The batch holds no message.")
+    return messages
+
+
+def message_of(sections: Sections, now: int) -> Message:
+    """One message as its sender encoded it. Raises DecodeError, Invalid."""
+    header = section_list(sections.header, 5)
+    annotations = section_map(sections.message_annotations)
+    properties = section_list(sections.properties, len(PROPERTY_NAMES))
+    ttl = _ttl(header[2], properties)
+    message_id = _stamped(sections, properties, ttl, now)
+    scheduled = annotations.get(SCHEDULED)
+    return Message(
+        sections.bare(),
+        message_id,
+        _key("session id", properties[_GROUP]),
+        _key("partition key", annotations.get(PARTITION_KEY)),
+        ttl,
+        int(scheduled) if isinstance(scheduled, int) else None,
+        via_partition_key=_key("via-partition key", annotations.get(VIA_KEY)),
+        annotations=_others(sections.message_annotations, annotations),
+        header=sections.header,
+    )
+
+
+def _others(section: bytes, annotations: dict[Any, Any]) -> bytes:
+    """The sender's own annotations; what the service stamps itself a sender cannot say."""
+    if not annotations:
+        return b""
+    if _OURS.isdisjoint(annotations):
+        return section
+    rest = {name: value for name, value in annotations.items() if name not in _OURS}
+    return map_section(MESSAGE_ANNOTATIONS, rest) if rest else b""
+
+
+def _ttl(header_ttl: Any, properties: list[Any]) -> int | None:
+    """Milliseconds. Over 49 days a header cannot say it: then the two moments do."""
+    expiry, creation = properties[_EXPIRY], properties[_CREATION]
+    if isinstance(expiry, int) and isinstance(creation, int) and expiry > creation:
+        return min(expiry - creation, FOREVER)
+    return int(header_ttl) if isinstance(header_ttl, int) else None
+
+
+def _stamped(sections: Sections, properties: list[Any], ttl: int | None, now: int) -> str:
+    """The message id as text. A message without one gets it here; one with an end says when."""
+    message_id = properties[_MESSAGE_ID]
+    if message_id is None:
+        properties[_MESSAGE_ID] = message_id = guid_bytes().hex()
+    elif ttl is None:
+        return _text(message_id)
+    if ttl is not None and ttl < FOREVER:
+        properties[_CREATION], properties[_EXPIRY] = Timestamp(now), Timestamp(now + ttl)
+    sections.properties = list_section(PROPERTIES, properties)
+    return _text(message_id)
+
+
+def _text(value: Any) -> str:
+    text = value.hex() if isinstance(value, bytes) else str(value)
+    if len(text) > KEY_CHARS_MAX:
+        raise Invalid(f"The message id must have at most {KEY_CHARS_MAX} characters.")
+    return text
+
+
+def _key(what: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) > KEY_CHARS_MAX:
+        raise Invalid(f"The {what} must be a text of at most {KEY_CHARS_MAX} characters.")
+    return str(value) or None
+
+
+# Delivering.
+
+
+def tag_of(token: bytes) -> bytes:
+    """The delivery tag of a lock: the same GUID in the byte order of .NET."""
+    return token[3::-1] + token[5:3:-1] + token[7:5:-1] + token[8:]
+
+
+def uuid_of(token: bytes) -> UUID:
+    return UUID(bytes=token)
+
+
+def encode_delivery(delivery: Delivery, default_ttl: int, earlier: int) -> bytes:
+    """The message as receivers get it. `earlier`: how often it was delivered before."""
+    message = delivery.message
+    ttl = min(message.ttl or FOREVER, default_ttl)
+    durable, priority = _kept(message.header)
+    return (
+        _header(durable, priority, min(ttl, _UINT_MAX) if ttl < FOREVER else None, earlier)
+        + _annotations(delivery)
+        + _payload(delivery)
+    )
+
+
+@lru_cache(256)
+def _kept(header: bytes) -> tuple[bytes, bytes]:
+    """Durable and priority, encoded, of a sender's header."""
+    values = section_list(header, 2)
+    return encode(values[0]), encode(values[1])
+
+
+@lru_cache(1024)
+def _header(durable: bytes, priority: bytes, ttl: int | None, earlier: int) -> bytes:
+    """The count is always there, also 0: one client cannot do without."""
+    items = durable + priority + (b"\x40" if ttl is None else b"\x70" + _U32.pack(ttl))
+    items += (b"\x42" if earlier else b"\x41") + b"\x70" + _U32.pack(earlier)
+    return b"\x00Sp\xc0" + bytes((len(items) + 1, 5)) + items
+
+
+_U32, _I64 = struct.Struct(">I"), struct.Struct(">q")
+_SEQUENCE_HEAD, _ENQUEUED_HEAD = encode(SEQUENCE) + b"\x81", encode(ENQUEUED) + b"\x83"
+_FIRST_HEAD, _LOCKED_HEAD = encode(FIRST_SEQUENCE) + b"\x81", encode(LOCKED_UNTIL) + b"\x83"
+
+
+def _annotations(delivery: Delivery) -> bytes:
+    message = delivery.message
+    pack = _I64.pack
+    first = message.enqueued_sequence or delivery.sequence
+    items = [
+        _SEQUENCE_HEAD,
+        pack(delivery.sequence),
+        _ENQUEUED_HEAD,
+        pack(delivery.enqueued),
+        _FIRST_HEAD,
+        pack(first),
+    ]
+    count = 6
+    if delivery.locked_until:
+        items += (_LOCKED_HEAD, pack(delivery.locked_until))
+        count += 2
+    rest = _rarer(delivery)
+    if rest:
+        items += [encode(part) for pair in rest.items() for part in pair]
+        count += 2 * len(rest)
+    body = b"".join(items)
+    if len(body) < 255 and count < 256:
+        return b"\x00Sr\xc1" + bytes((len(body) + 1, count)) + body
+    return b"\x00Sr\xd1" + _U32.pack(len(body) + 4) + _U32.pack(count) + body
+
+
+def _rarer(delivery: Delivery) -> dict[Any, Any]:
+    message = delivery.message
+    found: dict[Any, Any] = section_map(message.annotations) if message.annotations else {}
+    if delivery.state in _STATES:
+        found[STATE] = Int(_STATES[delivery.state])
+    if message.scheduled is not None:
+        found[SCHEDULED] = Timestamp(message.scheduled)
+    if message.partition_key is not None:
+        found[PARTITION_KEY] = message.partition_key
+    if message.via_partition_key is not None:
+        found[VIA_KEY] = message.via_partition_key
+    if message.dead_letter_source is not None:
+        found[DEAD_LETTER_SOURCE] = message.dead_letter_source
+    return found
+
+
+def _payload(delivery: Delivery) -> bytes:
+    message = delivery.message
+    if message.dead_letter_reason is None:
+        return message.payload
+    sections = split(message.payload)
+    user = section_map(sections.application_properties)
+    user["DeadLetterReason"] = message.dead_letter_reason
+    user["DeadLetterErrorDescription"] = message.dead_letter_description or ""
+    sections.application_properties = map_section(APPLICATION_PROPERTIES, user)
+    return sections.bare()
