@@ -43,6 +43,7 @@ class TestTable:
         (errors.PublisherRevoked("what"), 401, "what"),
         (errors.NotFound("what"), 404, "what"),
         (errors.LockLost(), 404, "The lock supplied is invalid. Either the lock expired, or the message has already been removed from the queue."),
+        (errors.MessageNotFound(7), 404, "The message with sequence number 7 could not be found."),
         (errors.AlreadyExists("what"), 409, "what"),
         (errors.Conflict("what"), 409, "what"),
         (errors.QuotaExceeded("what"), 403, "SubCode=40300. what"),
