@@ -66,6 +66,11 @@ class Entry:
         self.expires = 0
         self.note = -1
 
+    @property
+    def is_deferred(self) -> bool:
+        """Delivered only to who asks for its sequence, also while somebody holds it."""
+        return self.deferred or DEFERRED in (self.state, self.before if self.state == CLAIMED else AVAILABLE)
+
     def record(self) -> bytes:
         return encode_note(
             Note(self.sequence, self.state, self.deliveries, self.until, self.token, self.expires)

@@ -563,7 +563,7 @@ def delivery_of(record: Record, entry: Entry) -> Delivery:
         record.sequence,
         message.enqueued or record.time,
         entry.deliveries + message.deliveries,
-        STATE_NAMES[entry.state],
+        "Deferred" if entry.is_deferred else STATE_NAMES[entry.state],
         entry.until if entry.state == LOCKED else 0,
         entry.token,
         message,
