@@ -46,6 +46,8 @@ class TestTable:
         (errors.MessageNotFound(7), 404, "The message with sequence number 7 could not be found."),
         (errors.AlreadyExists("what"), 409, "what"),
         (errors.Conflict("what"), 409, "what"),
+        (errors.OutOfSequence(5, 4), 409, "The producer sequence number 5 is out of order: 4 is expected."),
+        (errors.ProducerStolen(1, 2, 3), 409, "The producer 1 with epoch 2 was superseded by one with epoch 3. Make a new producer, or one with a higher owner level."),
         (errors.QuotaExceeded("what"), 403, "SubCode=40300. what"),
         (errors.TooLarge(5, 4), 403, "SubCode=40300. The message size (5 bytes) exceeds the limit (4 bytes)."),
         (errors.Disabled("what"), 403, "SubCode=40301. what"),

@@ -47,6 +47,24 @@ class PublisherRevoked(BrokerError):
     """The publisher may not send any more."""
 
 
+class ProducerStolen(BrokerError):
+    """Another instance of an idempotent producer has taken over."""
+
+    def __init__(self, id: int, epoch: int, known: int) -> None:
+        super().__init__(
+            f"The producer {id} with epoch {epoch} was superseded by one with epoch {known}. Make a new"
+            " producer, or one with a higher owner level."
+        )
+
+
+class OutOfSequence(BrokerError):
+    """An idempotent producer's event does not follow its last one."""
+
+    def __init__(self, given: int, expected: int | None) -> None:
+        why = "the producer is not known here" if expected is None else f"{expected} is expected"
+        super().__init__(f"The producer sequence number {given} is out of order: {why}.")
+
+
 class LockLost(BrokerError):
     """The lock expired, was settled before, or never was."""
 

@@ -14,6 +14,7 @@ from .entity import EventHub
 from .errors import Invalid
 from .message import Message, decode_events, encode_events
 from .partitions import Start, choose
+from .producers import Producers, last_of
 from .receiver import busy
 
 
@@ -40,11 +41,12 @@ class Partition(NamedTuple):
 class Hub:
     """The partitions of one event hub."""
 
-    __slots__ = ("_engine", "_turn", "_waiting", "entity", "partitions")
+    __slots__ = ("_engine", "_turn", "_waiting", "entity", "partitions", "producers")
 
-    def __init__(self, entity: EventHub, engine: Engine, partitions: list[Log]) -> None:
+    def __init__(self, entity: EventHub, engine: Engine, partitions: list[Log], producers: Producers) -> None:
         self.entity = entity
         self.partitions = partitions
+        self.producers = producers
         self._engine = engine
         self._turn = 0
         self._waiting: list[dict[Callable[[], object], int]] = [{} for _ in partitions]
@@ -56,7 +58,14 @@ class Hub:
         now: int,
         done: Callable[[Exception | None], object],
     ) -> None:
-        """All messages or none; in order per partition. Keyless ones of one call stay together."""
+        """All messages or none; in order per partition. Keyless ones of one call stay together.
+
+        Those of an idempotent producer are stored once, however often they come. Raises OutOfSequence and
+        ProducerStolen for theirs.
+        """
+        if messages[0].producer is not None and partition is not None:
+            self._publish_once(messages, partition, now, done)
+            return
         groups = self._by_partition(messages, partition)
         puts = [
             Put(self.partitions[number], encode_events(group), len(group)) for number, group in groups.items()
@@ -70,6 +79,28 @@ class Hub:
             done(busy(error))
 
         self._engine.append(puts, now, appended)
+
+    def _publish_once(
+        self,
+        messages: Sequence[Message],
+        partition: int,
+        now: int,
+        done: Callable[[Exception | None], object],
+    ) -> None:
+        producer, new = self.producers.admit(partition, messages)
+        log = self.partitions[partition]
+        puts = [Put(log, encode_events(messages), len(messages))] if new else []
+        # What came before is answered like what is new: not before the first of its kind is durable.
+        dead = self.producers.record(producer, last_of(messages) if new else producer.last, puts)
+        last, at = producer.last, producer.at
+
+        def appended(error: EngineError | None) -> None:
+            producer.written(last, at, error is None)
+            if error is None:
+                self._wake(partition)
+            done(busy(error))
+
+        self._engine.append(puts, now, appended, dead=dead)
 
     def _by_partition(
         self, messages: Sequence[Message], partition: int | None

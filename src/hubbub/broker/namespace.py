@@ -44,6 +44,7 @@ from .ledger import Counts
 from .limits import Limits, Throttle
 from .message import Message
 from .partitions import Start, partition_number
+from .producers import Producers
 from .receiver import Delivery, History, Receiver, Terms, busy, forget, remember
 from .selection import purge
 from .topic import Fanout, Letters
@@ -441,6 +442,7 @@ class Namespace:
             names = [(key, 1)]
         elif isinstance(entity, EventHub):
             names = [(f"{key}/{n}", 0) for n in range(entity.partition_count)]
+            names.append((f"{key}$producers", 0))
         if isinstance(entity, (Queue, Topic)) and entity.requires_duplicate_detection:
             names.append((f"{key}$ids", 0))
         return [self._engine.open(f"{self.name}:{name}", first) for name, first in names]
@@ -452,7 +454,7 @@ class Namespace:
         logs = self._logs_of(key)
         if isinstance(entity, EventHub):
             if new:
-                self.hubs[key] = Hub(entity, self._engine, logs)
+                self.hubs[key] = Hub(entity, self._engine, logs[:-1], Producers(logs[-1]))
             self.hubs[key].entity = entity
         elif isinstance(entity, Topic) and new:
             self.topics[key] = Fanout(logs[0], self._engine, self._letters)

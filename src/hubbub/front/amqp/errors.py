@@ -12,6 +12,8 @@ from ...broker.errors import (
     LockLost,
     MessageNotFound,
     NotFound,
+    OutOfSequence,
+    ProducerStolen,
     PublisherRevoked,
     QuotaExceeded,
     SessionRequired,
@@ -28,12 +30,16 @@ ENTITY_DISABLED = "com.microsoft:entity-disabled"
 MESSAGE_LOCK_LOST = "com.microsoft:message-lock-lost"
 MESSAGE_NOT_FOUND = "com.microsoft:message-not-found"
 ENTITY_ALREADY_EXISTS = "com.microsoft:entity-already-exists"
+OUT_OF_SEQUENCE = "com.microsoft:out-of-order-sequence"
+PRODUCER_STOLEN = "com.microsoft:producer-epoch-stolen"
 PUBLISHER_REVOKED = "com.microsoft:publisher-revoked"
 
 _CONDITIONS: tuple[tuple[type[Exception], str], ...] = (
     (Unauthorized, wire.UNAUTHORIZED),
     (MessageNotFound, MESSAGE_NOT_FOUND),
     (LockLost, MESSAGE_LOCK_LOST),
+    (OutOfSequence, OUT_OF_SEQUENCE),
+    (ProducerStolen, PRODUCER_STOLEN),
     (AlreadyExists, ENTITY_ALREADY_EXISTS),
     (SessionRequired, wire.NOT_ALLOWED),
     (NotFound, wire.NOT_FOUND),

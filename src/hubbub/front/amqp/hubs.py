@@ -22,7 +22,7 @@ from ...wire.amqp.message import (
     split,
 )
 from ...wire.amqp.performatives import Rejected, Source
-from ...wire.amqp.types import DecodeError, Described, Long, Symbol, Timestamp
+from ...wire.amqp.types import DecodeError, Described, Int, Long, Short, Symbol, Timestamp
 from .errors import error_of
 
 if TYPE_CHECKING:
@@ -35,6 +35,11 @@ READ_BYTES_MAX = 256 * 1024
 READERS_MAX = 5
 METRIC = "com.microsoft:enable-receiver-runtime-metric"
 EPOCH = "com.microsoft:epoch"
+
+IDEMPOTENT = "com.microsoft:idempotent-producer"
+PRODUCER = Symbol("com.microsoft:producer-id")
+PRODUCER_EPOCH = Symbol("com.microsoft:producer-epoch")
+PRODUCER_SEQUENCE = Symbol("com.microsoft:producer-sequence-number")
 
 PARTITION_KEY = Symbol("x-opt-partition-key")
 PUBLISHER = Symbol("x-opt-publisher-name")
@@ -99,12 +104,41 @@ def events_of(payload: bytes, form: int) -> list[Message]:
 def _event(sections: Sections, key: str | None) -> Message:
     annotations = section_map(sections.message_annotations)
     own = key or _key(annotations)
+    producer = _producer(annotations) if PRODUCER in annotations else None
     kept = sections.message_annotations
     if not _OURS.isdisjoint(annotations):
         # What the service stamps itself a sender cannot say.
         rest = {name: value for name, value in annotations.items() if name not in _OURS}
         kept = map_section(MESSAGE_ANNOTATIONS, rest) if rest else b""
-    return Message(sections.bare(), partition_key=own, annotations=kept, header=sections.header)
+    return Message(
+        sections.bare(), partition_key=own, annotations=kept, header=sections.header, producer=producer
+    )
+
+
+def _producer(annotations: dict[Any, Any]) -> tuple[int, int, int]:
+    """Id, epoch and sequence number of an event of an idempotent producer."""
+    numbers = [annotations.get(name) for name in (PRODUCER, PRODUCER_EPOCH, PRODUCER_SEQUENCE)]
+    if not all(isinstance(number, int) for number in numbers):
+        raise Invalid("An event of an idempotent producer needs its id, epoch and sequence number.")
+    id, epoch, sequence = numbers
+    return int(id), int(epoch), int(sequence)  # type: ignore[arg-type]
+
+
+def entered(hub: Hub, partition: int | None, properties: dict[Any, Any], fresh: int) -> dict[Any, Any]:
+    """The properties that answer an idempotent producer's attach (AMQP reference 3.5).
+
+    Raises Invalid without a partition, ProducerStolen.
+    """
+    if partition is None:
+        raise Invalid("An idempotent producer must name the partition it sends to.")
+    stated = [properties.get(name) for name in (PRODUCER, PRODUCER_EPOCH, PRODUCER_SEQUENCE)]
+    id, epoch, last = (int(value) if isinstance(value, int) else None for value in stated)
+    producer = hub.producers.enter(partition, id, epoch, last, fresh)
+    return {
+        PRODUCER: Long(producer.id),
+        PRODUCER_EPOCH: Short(producer.epoch),
+        PRODUCER_SEQUENCE: Int(producer.last),
+    }
 
 
 def _key(annotations: dict[Any, Any]) -> str | None:

@@ -19,6 +19,7 @@ from ...broker.entity import EventHub, Queue, Topic
 from ...broker.errors import Invalid, NotFound
 from ...broker.namespace import Namespace
 from ...broker.partitions import partition_number
+from ...chance import guid_bytes
 from ...clock import Timer
 from ...wire.amqp.connection import Connection
 from ...wire.amqp.delivery import Delivery, Sent
@@ -28,7 +29,7 @@ from ...wire.amqp.session import Session
 from . import cbs, management, operations
 from .address import Node, node_of
 from .errors import OUT_OF_RANGE, condition_of, text_of
-from .hubs import CREDIT, EPOCH, Consumer, Producer, Readers, start_of
+from .hubs import CREDIT, EPOCH, IDEMPOTENT, Consumer, Producer, Readers, entered, start_of
 from .queues import CREDIT as SEND_CREDIT
 from .queues import Receiving, Sending
 from .requests import CREDIT as REQUEST_CREDIT
@@ -290,9 +291,18 @@ class Peer:
             publisher = node.part
         elif node.kind != "entity":
             raise NotFound(_missing(node.spelled))
+        properties, offered = None, None
+        if IDEMPOTENT in (link.attach.desired_capabilities or ()):
+            # Small enough for clients whose numbers are floating-point.
+            fresh = int.from_bytes(guid_bytes()[:4], "big") & 0x7FFFFFFF
+            properties, offered = entered(hub, partition, link.attach.properties or {}, fresh), [IDEMPOTENT]
         link.context = Producer(hub, partition, publisher)
         self._rights[link] = (node.path, Right.SEND)
-        link.accept(max_message_size=self.namespace.limits.event_bytes_max or None)
+        link.accept(
+            max_message_size=self.namespace.limits.event_bytes_max or None,
+            properties=properties,
+            offered_capabilities=offered,
+        )
         link.grant(CREDIT, keep=True)
 
     def _attach_outgoing(self, link: Sender, node: Node) -> None:
