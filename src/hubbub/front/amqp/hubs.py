@@ -294,15 +294,17 @@ class Readers:
         return None
 
     def enter(self, consumer: Consumer) -> None:
-        if consumer.epoch is not None:
-            for other in self.consumers:
-                other.steal(
-                    f"New receiver with higher epoch of '{consumer.epoch}' is created hence current receiver"
-                    f" with epoch '{other.epoch if other.epoch is not None else 'none'}' is getting"
-                    " disconnected."
-                )
-            self.consumers = []
-        self.consumers.append(consumer)
+        if consumer.epoch is None:
+            self.consumers.append(consumer)
+            return
+        # In its place before the others go, or nobody would be known to read here for a moment.
+        others, self.consumers = self.consumers, [consumer]
+        for other in others:
+            other.steal(
+                f"New receiver with higher epoch of '{consumer.epoch}' is created hence current receiver"
+                f" with epoch '{other.epoch if other.epoch is not None else 'none'}' is getting"
+                " disconnected."
+            )
 
     def leave(self, consumer: Consumer) -> None:
         if consumer in self.consumers:
