@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import js
 import pytest
 
-import js
 from live import running
 
 HUBS = (
