@@ -1,19 +1,23 @@
 """`hubbub bench`: how fast a server is, seen from a client.
 
-Closed loop: each connection sends its next request when the last is answered, so rates are what this many
-clients get, and latencies are not those of an overloaded server.
+Closed loop: each connection has a bounded number of requests under way (one over HTTP), so rates are what
+this many clients get, and latencies are not those of an overloaded server.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import sys
+import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
-from .client import Client, as_json, connection, fail, segment, show_table
+from .client import Client, as_json, connection, fail, protocol, segment, show_table
 
 BATCH_TYPE = b"application/vnd.microsoft.servicebus.json"
 
@@ -28,25 +32,61 @@ BATCH_TYPE = b"application/vnd.microsoft.servicebus.json"
 @click.option("--size", default=256, show_default=True, help="Body bytes.")
 @click.option("--batch", default=100, show_default=True, help="Messages per request in mode batch.")
 @click.option("--duration", default=5.0, show_default=True, help="Seconds.")
+@click.option("--window", default=50, show_default=True, help="AMQP: sends under way per client.")
+@protocol
 @as_json
 def bench(text: str, ca: str | None, plain: bool, **options: Any) -> None:
     """Load a server and report rate and latency.
 
     \b
-    send     single messages              batch    JSON batches
+    send     single messages              batch    batches of them
     lock     send, peek-lock, complete    latency  event hub: from send to a waiting reader
     """
     client = Client(text, ca)
-    if client.target.secure:
-        fail("bench speaks plain HTTP; use a connection string with UseDevelopmentEmulator=true.", 2)
-    times, errors, seconds = asyncio.run(_run(client, options))
+    began = time.perf_counter()
+    with _clock(options["duration"]):
+        if options["protocol"] == "amqp":
+            from .amqp_bench import measure
+            from .over_amqp import run
+
+            times, errors = run(measure(client.target, ca, options))
+        elif client.target.secure:
+            fail("over HTTP, bench speaks no TLS; use UseDevelopmentEmulator=true, or --protocol amqp.", 2)
+        else:
+            times, errors = asyncio.run(_run(client, options))
     if not times:
         fail(f"no request succeeded ({errors} failed)", 1)
-    result = _result(options, sorted(times), errors, seconds)
+    result = _result(options, sorted(times), errors, time.perf_counter() - began)
     if plain:
         click.echo(json.dumps(result))
     else:
         show_table("results", tuple(result), [tuple(result.values())])
+
+
+@contextlib.contextmanager
+def _clock(seconds: float) -> Iterator[None]:
+    """A bar on a terminal that tells how long it still takes."""
+    if not sys.stderr.isatty() or seconds < 1:
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("measuring", total=seconds)
+        began, ended = time.perf_counter(), threading.Event()
+
+        def advance() -> None:
+            while not ended.wait(0.1):
+                bar.update(task, completed=min(seconds, time.perf_counter() - began))
+
+        ticker = threading.Thread(target=advance, daemon=True)
+        ticker.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            ticker.join()
 
 
 def _result(options: dict[str, Any], times: list[float], errors: int, seconds: float) -> dict[str, Any]:
@@ -58,23 +98,25 @@ def _result(options: dict[str, Any], times: list[float], errors: int, seconds: f
     rate = len(times) * each / seconds
     return {
         "mode": options["mode"],
-        "clients": options["clients"],
+        "protocol": options["protocol"],
+        "clients": 1 if options["mode"] == "latency" else options["clients"],
         "messages_per_second": round(rate),
         "megabytes_per_second": round(rate * options["size"] / 1e6, 2),
         "p50_ms": percentile(0.5),
+        "p90_ms": percentile(0.9),
         "p95_ms": percentile(0.95),
         "p99_ms": percentile(0.99),
+        "p999_ms": percentile(0.999),
         "max_ms": round(times[-1] * 1000, 3),
         "errors": errors,
     }
 
 
-async def _run(client: Client, options: dict[str, Any]) -> tuple[list[float], int, float]:
+async def _run(client: Client, options: dict[str, Any]) -> tuple[list[float], int]:
     target = client.target
     times: list[float] = []
     errors = 0
-    began = time.perf_counter()
-    until = began + options["duration"]
+    until = time.perf_counter() + options["duration"]
     work = {"send": _send, "batch": _send, "lock": _lock, "latency": _latency}[options["mode"]]
 
     async def one() -> None:
@@ -95,7 +137,7 @@ async def _run(client: Client, options: dict[str, Any]) -> tuple[list[float], in
         await asyncio.gather(*(one() for _ in range(count)))
     except OSError as error:
         fail(f"{target.host}:{target.port}: {error.strerror or error}. Is a hubbub running there?", 7)
-    return times, errors, time.perf_counter() - began
+    return times, errors
 
 
 class _Link:

@@ -167,6 +167,7 @@ def connection(command: _F) -> _F:
     )(command)
 
 
+protocol = click.option("--protocol", type=click.Choice(["http", "amqp"]), default="http", show_default=True)
 as_json = click.option("--json", "plain", is_flag=True, help="Machine-readable output.")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from .client import Client, as_json, connection, fail, said, segment
+from .client import Client, as_json, connection, fail, protocol, said, segment
 
 _BATCH = "application/vnd.microsoft.servicebus.json"
 PROGRESS_FROM = 100
@@ -36,6 +36,7 @@ PROGRESS_FROM = 100
 @click.option("--label", help="The subject.")
 @click.option("--ttl", type=float, help="Seconds to live.")
 @click.option("--content-type", default="text/plain", show_default=True)
+@protocol
 @as_json
 def send(entity: str, body: str | None, text: str, ca: str | None, plain: bool, **options: Any) -> None:
     """Send BODY to ENTITY (a queue, topic or event hub).
@@ -51,12 +52,23 @@ def send(entity: str, body: str | None, text: str, ca: str | None, plain: bool, 
     began = time.monotonic()
     total, sent, size = _total(body, options), 0, 0
     with _progress(total) as advance:
-        for group in _groups(_bodies(body, options), options["batch"]):
-            _post(client, path, group, sent, options)
+
+        def posted(group: list[bytes]) -> None:
+            nonlocal sent, size
             sent += len(group)
             size += sum(map(len, group))
             advance(len(group))
             _pace(began, sent, options["rate"])
+
+        groups = _groups(_bodies(body, options), options["batch"])
+        if options["protocol"] == "amqp":
+            from .over_amqp import send_all
+
+            send_all(client.target, ca, entity, groups, _broker, options, posted)
+        else:
+            for group in groups:
+                _post(client, path, group, sent, options)
+                posted(group)
     seconds = time.monotonic() - began
     if plain:
         click.echo(json.dumps({"sent": sent, "bytes": size, "seconds": round(seconds, 3)}))
@@ -281,6 +293,7 @@ def _print_received(headers: dict[str, str], body: bytes, plain: bool) -> None:
 @click.option("--partition", multiple=True, help="Only these partitions.")
 @click.option("--from", "start", default="end", show_default=True, help="start, end, seq:N, time:ISO.")
 @click.option("-n", "--count", type=int, help="Stop after so many.")
+@protocol
 @as_json
 def tail(
     hub: str,
@@ -289,6 +302,7 @@ def tail(
     partition: tuple[str, ...],
     start: str,
     count: int | None,
+    protocol: str,
     plain: bool,
 ) -> None:
     """Follow an event hub live: all its partitions, as events come."""
@@ -296,6 +310,15 @@ def tail(
     import threading
 
     client = Client(text, ca)
+
+    def show(number: str, event: dict[str, Any]) -> None:
+        click.echo(json.dumps({"partition": number, **event}) if plain else f"{number}  {_line(event)}")
+
+    if protocol == "amqp":
+        from .over_amqp import follow_all
+
+        follow_all(client.target, ca, hub, partition, start, count, show)
+        return
     ids = partition or tuple(p["id"] for p in client.json("GET", f"hubs/{segment(hub)}")["partitions"])
     lines: queue.Queue[tuple[str, bytes]] = queue.Queue(10_000)
     for number in ids:
@@ -309,8 +332,7 @@ def tail(
         number, line = lines.get()
         if not line:
             fail("the server ended the stream", 7)
-        event = json.loads(line)
-        click.echo(json.dumps({"partition": number, **event}) if plain else f"{number}  {_line(event)}")
+        show(number, json.loads(line))
         shown += 1
 
 
