@@ -1,12 +1,13 @@
 """Kill -9, again and again: nothing acknowledged may be lost, nothing completed may come back.
 
 Fault model: a real server process on one data folder is killed at a random moment (seeded) while writers
-and receivers talk to it over HTTP, then started again. The disk itself does not lie. A request without
+and receivers talk to it, then started again. The disk itself does not lie. A request without
 an answer may or may not have happened; everything with an answer must have.
 
-Writers send numbered bodies to every partition of a hub, to a queue and to a topic, one request at a time
-each, so that order can be checked. Receivers lock and complete, or receive and delete, from the queue and
-the subscription. After each restart the whole history is read back and compared.
+Writers send numbered bodies to every partition of a hub, to queues and to a topic, each alone on its target, so
+that order can be checked: over HTTP one request at a time, over AMQP many under way. Receivers lock and
+complete, or receive and delete, from the queues and the subscription. After each restart the whole history is
+read back, over both, and compared.
 
     python tests/crash/crash.py --cycles 500
 """
@@ -27,13 +28,19 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import over_amqp
+
 from hubbub.broker.access import sas_token
 
-PARTITIONS = 4
+PARTITIONS = 6
+AMQP_PARTITIONS = (4, 5)
+AMQP_QUEUE = "amqp-queue"
+QUEUES = ("queue", AMQP_QUEUE)
 ROUND = 10
 BATCH = "application/vnd.microsoft.servicebus.json"
 TOKEN = sas_token("sb://localhost/", "RootManageSharedAccessKey", "SAS_KEY_VALUE", 4102444800)
 SUBSCRIPTION = "topic/subscriptions/subscription"
+SOURCES = (*QUEUES, SUBSCRIPTION)
 
 
 class Server:
@@ -42,6 +49,8 @@ class Server:
     def __init__(self, folder: Path, number: int) -> None:
         ready = folder / f"ready-{number}.json"
         arguments = ["up", "--port", "0", "--data", str(folder / "data"), "--ready-file", str(ready), "-q"]
+        arguments += ["--hub", f"events:{PARTITIONS}", "--topic", "topic/subscription"]
+        arguments += [word for queue in QUEUES for word in ("--queue", queue)]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "hubbub", *arguments], stdout=subprocess.DEVNULL
         )
@@ -85,8 +94,8 @@ class History:
         self.lock = threading.Lock()
         self.acknowledged: dict[str, list[str]] = {}
         self.unsure: dict[str, set[str]] = {}
-        self.completed: dict[str, set[str]] = {"queue": set(), SUBSCRIPTION: set()}
-        self.maybe_completed: dict[str, set[str]] = {"queue": set(), SUBSCRIPTION: set()}
+        self.completed: dict[str, set[str]] = {name: set() for name in SOURCES}
+        self.maybe_completed: dict[str, set[str]] = {name: set() for name in SOURCES}
         self.taken_unseen: Counter[str] = Counter()
         """Receive-and-deletes whose answer was cut off: each may have taken one message with it."""
         self.numbers: Counter[str] = Counter()
@@ -154,7 +163,9 @@ def check(history: History, port: int) -> None:
         target = f"events/partitions/{number}"
         found = _events(link, number)
         _compare(history, target, found)
-    for source, target in (("queue", "queue"), (SUBSCRIPTION, "topic")):
+        if number in AMQP_PARTITIONS and over_amqp.events(port, number, len(found)) != found:
+            history.problems.append(f"{target}: AMQP and the JSON API tell different events")
+    for source, target in (*((queue, queue) for queue in QUEUES), (SUBSCRIPTION, "topic")):
         _check_receiver(history, link, source, target)
 
 
@@ -190,7 +201,7 @@ def _compare(history: History, target: str, found: list[str]) -> None:
 
 
 def _check_receiver(history: History, link: Link, source: str, target: str) -> None:
-    place = "queues/queue" if source == "queue" else "subscriptions/topic/subscription"
+    place = "subscriptions/topic/subscription" if source == SUBSCRIPTION else f"queues/{source}"
     found: list[str] = []
     first = 0
     for dead in ("", "&deadLetter=1"):
@@ -226,8 +237,12 @@ def cycle(history: History, folder: Path, number: int, chance: random.Random) ->
     server = Server(folder, number)
     try:
         check(history, server.port)
-        work = [(write, f"events/partitions/{n}") for n in range(PARTITIONS)]
+        work = [
+            (over_amqp.write if n in AMQP_PARTITIONS else write, f"events/partitions/{n}")
+            for n in range(PARTITIONS)
+        ]
         work += [(write, "queue"), (write, "topic"), (receive, "queue"), (receive, SUBSCRIPTION)]
+        work += [(over_amqp.write, AMQP_QUEUE), (over_amqp.receive, AMQP_QUEUE)]
         threads = [
             threading.Thread(target=act, args=(history, server.port, name, random.Random(chance.random())))
             for act, name in work

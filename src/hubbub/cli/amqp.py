@@ -279,9 +279,12 @@ class Outbox:
         self._room: asyncio.Future[None] | None = None
         self._tags = itertools.count()
         self._pending: set[asyncio.Future[None]] = set()
+        self._lost: AmqpError | None = None
 
     def send(self, payload: bytes, form: int = 0) -> asyncio.Future[None]:
-        """Done when the server has the message safe; fails with AmqpError."""
+        """Done when the server has the message safe; fails with AmqpError. Raises it if the link is gone."""
+        if self._lost is not None:
+            raise self._lost
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pending.add(future)
         self.link.send(payload, next(self._tags).to_bytes(4, "big"), format=form, context=future)
@@ -290,6 +293,8 @@ class Outbox:
     async def room(self) -> None:
         """Returns when the server takes more."""
         while self.link.credit <= 0:
+            if self._lost is not None:
+                raise self._lost
             self._room = asyncio.get_running_loop().create_future()
             await self.client.wait(self._room)
 
@@ -309,9 +314,11 @@ class Outbox:
             future.set_exception(error_of(error, "the message was not accepted"))
 
     def ended(self, error: AmqpError) -> None:
+        self._lost = error
         for future in [self.attached, *self._pending, *filter(None, [self._room])]:
             if not future.done():
                 future.set_exception(error)
+                future.exception()  # Not all of them are waited for.
         self._pending = set()
 
 
@@ -334,7 +341,7 @@ class Inbox:
         for future in (self.attached, self.done):
             if not future.done():
                 future.set_exception(error)
-        self.done.exception()
+                future.exception()
 
 
 def accept(link: Receiver, delivery: Delivery) -> None:
