@@ -68,10 +68,10 @@ def test_a_claimed_message_is_nobodys():
     assert book.held(T, 0) is entry
 
 
-def test_taking_that_fails_counts_no_delivery():
+def test_taking_that_fails_changes_nothing():
     book = ledger(1)
     entry = book.take(1)
-    assert entry.deliveries == 1
+    assert (entry.state, book.next_available(0)) == (CLAIMED, None)
     book.unclaim(entry)
     assert (entry.deliveries, book.next_available(0)) == (0, 1)
 

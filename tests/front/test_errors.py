@@ -43,6 +43,8 @@ class TestTable:
         (errors.PublisherRevoked("what"), 401, "what"),
         (errors.NotFound("what"), 404, "what"),
         (errors.LockLost(), 404, "The lock supplied is invalid. Either the lock expired, or the message has already been removed from the queue."),
+        (errors.SessionLockLost(), 404, "The session lock has expired on the message session. Accept the session anew."),
+        (errors.SessionCannotBeLocked("s"), 409, "The requested session 's' cannot be accepted. It may be locked by another receiver."),
         (errors.MessageNotFound(7), 404, "The message with sequence number 7 could not be found."),
         (errors.AlreadyExists("what"), 409, "what"),
         (errors.Conflict("what"), 409, "what"),

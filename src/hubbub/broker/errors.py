@@ -27,10 +27,10 @@ class Conflict(BrokerError):
 
 
 class TooLarge(BrokerError):
-    """A message or batch is over the size limit."""
+    """A message, batch or session state is over the size limit."""
 
-    def __init__(self, size: int, size_max: int) -> None:
-        super().__init__(f"The message size ({size} bytes) exceeds the limit ({size_max} bytes).")
+    def __init__(self, size: int, size_max: int, what: str = "message") -> None:
+        super().__init__(f"The {what} size ({size} bytes) exceeds the limit ({size_max} bytes).")
         self.size = size
         self.size_max = size_max
 
@@ -80,6 +80,24 @@ class MessageNotFound(BrokerError):
 
     def __init__(self, sequence: int) -> None:
         super().__init__(f"The message with sequence number {sequence} could not be found.")
+
+
+class SessionLockLost(LockLost):
+    """The session is no longer held: its lock expired or was released, and so did all locks under it."""
+
+    def __init__(self) -> None:
+        BrokerError.__init__(
+            self, "The session lock has expired on the message session. Accept the session anew."
+        )
+
+
+class SessionCannotBeLocked(BrokerError):
+    """Somebody else holds the session."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"The requested session '{session_id}' cannot be accepted. It may be locked by another receiver."
+        )
 
 
 class SessionRequired(BrokerError):

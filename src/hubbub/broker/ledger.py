@@ -9,6 +9,8 @@ Rules:
 3. A settlement first reserves the message (`claim`), and takes effect when it is durable (`forget`,
    `release`, …) or not at all (`unclaim`). Meanwhile nobody else can settle or receive it.
 4. What time alone does (locks run out, schedules come due) needs no note: it follows from the last one.
+5. Where the order is not simply that of the log, because messages have sessions, someone else keeps it: it
+   is told of every message that came free (`on_free`) and ends the locks.
 
     available ── lock ──► locked ── claim ──► claimed ── forget ──► gone
         ▲  ▲                │ time, unlock        │ unclaim: back to locked
@@ -19,15 +21,20 @@ Rules:
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from ..engine.log import Log
 
+if TYPE_CHECKING:
+    from .line import Line
+
 AVAILABLE, LOCKED, DEFERRED, SCHEDULED, CLAIMED = range(5)
 STATE_NAMES = ("Active", "Locked", "Deferred", "Scheduled", "Locked")
+SWEPT_PER_TIMER = 8
+"""Old timers looked at for each new one: a sweep of millions is never done in one go."""
 
 
 class Note(msgspec.Struct, array_like=True, gc=False):
@@ -43,6 +50,10 @@ class Note(msgspec.Struct, array_like=True, gc=False):
     """The lock token, 16 bytes."""
     expires: int = 0
     """End of the message's time to live."""
+    deferred: bool = False
+    """Locked by its sequence: when the lock ends it is deferred again."""
+    changes: bytes = b""
+    """What receivers changed of its properties; opaque here."""
 
 
 encode_note = msgspec.msgpack.Encoder().encode
@@ -52,7 +63,20 @@ decode_note = msgspec.msgpack.Decoder(Note).decode
 class Entry:
     """The state of a message that is not simply waiting. `note` is the sequence of its newest note."""
 
-    __slots__ = ("before", "deferred", "deliveries", "expires", "note", "sequence", "state", "token", "until")
+    __slots__ = (
+        "before",
+        "changes",
+        "deferred",
+        "deliveries",
+        "expires",
+        "line",
+        "note",
+        "sequence",
+        "state",
+        "timed",
+        "token",
+        "until",
+    )
 
     def __init__(self, sequence: int) -> None:
         self.sequence = sequence
@@ -64,6 +88,11 @@ class Entry:
         self.until = 0
         self.token = b""
         self.expires = 0
+        self.timed = False
+        """A timer for the end of its time to live is set."""
+        self.changes = b""
+        self.line: Line | None = None
+        """Its session, where messages have one."""
         self.note = -1
 
     @property
@@ -71,10 +100,14 @@ class Entry:
         """Delivered only to who asks for its sequence, also while somebody holds it."""
         return self.deferred or DEFERRED in (self.state, self.before if self.state == CLAIMED else AVAILABLE)
 
-    def record(self) -> bytes:
-        return encode_note(
-            Note(self.sequence, self.state, self.deliveries, self.until, self.token, self.expires)
+    def as_note(self, state: int, until: int = 0, token: bytes = b"") -> Note:
+        """What a note says when the message has become this."""
+        return Note(
+            self.sequence, state, self.deliveries, until, token, self.expires, self.deferred, self.changes
         )
+
+    def record(self) -> bytes:
+        return encode_note(self.as_note(self.state, self.until, self.token))
 
 
 class Counts(NamedTuple):
@@ -93,7 +126,17 @@ class Counts(NamedTuple):
 class Ledger:
     """State of delivery over `log`. Sequences are the log's."""
 
-    __slots__ = ("_head", "_log", "_returned", "_timers", "by_token", "entries", "numbers")
+    __slots__ = (
+        "_head",
+        "_log",
+        "_old_timers",
+        "_returned",
+        "_timers",
+        "by_token",
+        "entries",
+        "numbers",
+        "on_free",
+    )
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -106,6 +149,10 @@ class Ledger:
         self._returned: list[int] = []
         self._timers: list[tuple[int, int]] = []
         """(moment, sequence) of everything that time will change; stale ones are skipped."""
+        self._old_timers: list[tuple[int, int]] = []
+        """Those that are being swept: a heap still, because they go from its end."""
+        self.on_free: Callable[[Entry], object] | None = None
+        """Told of each message that nobody holds any more: available, deferred, or forgotten."""
 
     # Building.
 
@@ -133,9 +180,9 @@ class Ledger:
             self.numbers[AVAILABLE] += 1
         entry.deliveries, entry.expires, entry.note = note.deliveries, note.expires, at
         entry.until = note.until
+        entry.deferred, entry.changes = note.deferred, note.changes
         self._become(entry, note.state, note.token)
-        if note.expires and note.state != AVAILABLE:
-            self._remind(note.expires, note.sequence)
+        self._time(entry)
         return entry
 
     # Receiving.
@@ -144,24 +191,25 @@ class Ledger:
         """The lowest sequence that may be delivered now."""
         while self._returned:
             sequence = self._returned[0]
-            if self._deliverable(sequence, now):
+            if self.deliverable(sequence, now):
                 return sequence
             heapq.heappop(self._returned)
         log = self._log
         sequence = log.next_alive(self._head)  # type: ignore[assignment]
         while sequence is not None:
-            if sequence not in self.entries or self._deliverable(sequence, now):
+            if sequence not in self.entries or self.deliverable(sequence, now):
                 self._head = sequence
                 return sequence
             self._head = sequence + 1
             sequence = log.next_alive(sequence + 1)  # type: ignore[assignment]
         return None
 
-    def _deliverable(self, sequence: int, now: int) -> bool:
+    def deliverable(self, sequence: int, now: int) -> bool:
+        """Whether the message is there, held by nobody, and not expired."""
         entry = self.entries.get(sequence)
-        if entry is None:
-            return self._log.alive(sequence)
-        return entry.state == AVAILABLE and not 0 < entry.expires <= now
+        if entry is not None and (entry.state != AVAILABLE or 0 < entry.expires <= now):
+            return False
+        return self._log.alive(sequence)
 
     def lock(self, sequence: int, token: bytes, until: int) -> Entry:
         """One more delivery of an available message, held by `token` until the moment."""
@@ -180,12 +228,10 @@ class Ledger:
         self._become(entry, LOCKED, token)
 
     def take(self, sequence: int) -> Entry:
-        """Reserves an available message that will be deleted as it is delivered."""
+        """Reserves an available message that is to be deleted."""
         entry = self._entry(sequence)
         self._leave(sequence)
-        entry.deliveries += 1
-        entry.before = AVAILABLE
-        self._become(entry, CLAIMED)
+        self.claim(entry)
         return entry
 
     # Settling.
@@ -202,8 +248,6 @@ class Ledger:
 
     def unclaim(self, entry: Entry) -> None:
         """The settlement failed: the message is again what it was."""
-        if entry.before == AVAILABLE:
-            entry.deliveries = max(0, entry.deliveries - 1)
         self._become(entry, entry.before, entry.token if entry.before == LOCKED else b"")
 
     def renew(self, entry: Entry, until: int) -> None:
@@ -221,25 +265,34 @@ class Ledger:
         self._become(entry, DEFERRED)
 
     def forget(self, entry: Entry) -> None:
-        """The message is gone."""
+        """The message is gone; it may be for the second time."""
+        if self.entries.get(entry.sequence) is not entry:
+            return
+        del self.entries[entry.sequence]
         self.by_token.pop(entry.token, None)
         self.numbers[entry.state] -= 1
-        self.entries.pop(entry.sequence, None)
+        if self.on_free is not None:
+            self.on_free(entry)
 
     # Time.
 
     def next_deadline(self) -> int | None:
         """When time will next change something (it may turn out to be nothing)."""
-        return self._timers[0][0] if self._timers else None
+        timers = self._next_timers()
+        return timers[0][0] if timers else None
 
     def due(self, now: int) -> Iterator[tuple[Entry, bool]]:
         """Entries whose moment has come, as (entry, expired). `expired`: its time to live is over, and
         nobody holds it. Otherwise a lock ran out (state still LOCKED) or a scheduled message is now
         available. Reserved messages are left alone."""
-        while self._timers and self._timers[0][0] <= now:
-            _, sequence = heapq.heappop(self._timers)
+        while (timers := self._next_timers()) and timers[0][0] <= now:
+            moment, sequence = heapq.heappop(timers)
             entry = self.entries.get(sequence)
-            if entry is None or entry.state == CLAIMED:
+            if entry is None:
+                continue
+            if moment == entry.expires:
+                entry.timed = False
+            if entry.state == CLAIMED:
                 continue
             if entry.state == LOCKED:
                 if entry.until <= now:
@@ -274,12 +327,16 @@ class Ledger:
         return entry
 
     def _leave(self, sequence: int) -> None:
+        if self.on_free is not None:
+            return
         if sequence >= self._head:
             self._head = sequence + 1
         elif self._returned and self._returned[0] == sequence:
             heapq.heappop(self._returned)
 
     def _become(self, entry: Entry, state: int, token: bytes = b"") -> None:
+        if self.entries.get(entry.sequence) is not entry:
+            return  # Purged while something else was on its way to the disk.
         numbers = self.numbers
         numbers[entry.state] -= 1
         numbers[state] += 1
@@ -289,26 +346,43 @@ class Ledger:
         entry.state = state
         if token:
             self.by_token[token] = entry
-        if state in (LOCKED, SCHEDULED):
+        if state == SCHEDULED or (state == LOCKED and self.on_free is None):
             self._remind(entry.until, entry.sequence)
-        elif state == AVAILABLE:
-            if entry.sequence < self._head:
-                heapq.heappush(self._returned, entry.sequence)
-            if entry.expires:
-                self._remind(entry.expires, entry.sequence)
+        elif state in (AVAILABLE, DEFERRED):
+            self._free(entry)
+
+    def _free(self, entry: Entry) -> None:
+        if self.on_free is not None:
+            self.on_free(entry)
+        elif entry.state == AVAILABLE and entry.sequence < self._head:
+            heapq.heappush(self._returned, entry.sequence)
+        self._time(entry)
+
+    # Timers. At most one for the end of each message's time to live, and one for each lock.
+
+    def _time(self, entry: Entry) -> None:
+        if entry.expires and not entry.timed:
+            entry.timed = True
+            self._remind(entry.expires, entry.sequence)
+
+    def _next_timers(self) -> list[tuple[int, int]]:
+        """The heap that holds the next timer; empty only if there is none."""
+        old, timers = self._old_timers, self._timers
+        return old if old and (not timers or old[0] < timers[0]) else timers
 
     def _remind(self, moment: int, sequence: int) -> None:
-        timers = self._timers
+        timers, old = self._timers, self._old_timers
         heapq.heappush(timers, (moment, sequence))
-        if len(timers) > 64 and len(timers) > 4 * len(self.entries):
-            self._sweep_timers()
+        if old:
+            for _ in range(min(SWEPT_PER_TIMER, len(old))):
+                timer = old.pop()
+                if self._means(timer):
+                    heapq.heappush(timers, timer)
+        elif len(timers) > 64 and len(timers) > 4 * len(self.entries):
+            # Most timers are stale once their messages are settled.
+            self._old_timers, self._timers = timers, []
 
-    def _sweep_timers(self) -> None:
-        """Most timers are stale once their messages are settled: keep those that still mean something."""
-        entries = self.entries
-        self._timers = [
-            timer
-            for timer in set(self._timers)
-            if timer[1] in entries and timer[0] in (entries[timer[1]].until, entries[timer[1]].expires)
-        ]
-        heapq.heapify(self._timers)
+    def _means(self, timer: tuple[int, int]) -> bool:
+        """Whether time still changes something then."""
+        entry = self.entries.get(timer[1])
+        return entry is not None and timer[0] in (entry.until, entry.expires)

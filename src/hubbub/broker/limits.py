@@ -19,6 +19,7 @@ class Limits:
     """What MaxMessageSizeInKilobytes may raise a queue's limit to; 0: the property is refused."""
     property_bytes_max: int = 32 * KB
     properties_bytes_max: int = 64 * KB
+    session_state_bytes_max: int = 256 * KB
     key_chars_max: int = 128
     """MessageId, SessionId, PartitionKey, and a publisher's name."""
     partitions_max: int = 32
@@ -46,6 +47,7 @@ PROFILES = {
     "standard": Limits(),
     "premium": Limits(
         message_bytes_max=MB,
+        session_state_bytes_max=MB,
         message_bytes_max_premium=100 * MB,
         partitions_max=100,
         consumer_groups_max=100,
@@ -55,6 +57,7 @@ PROFILES = {
     "none": Limits(
         event_bytes_max=100 * MB,
         message_bytes_max=100 * MB,
+        session_state_bytes_max=100 * MB,
         message_bytes_max_premium=100 * MB,
         property_bytes_max=0,
         properties_bytes_max=0,

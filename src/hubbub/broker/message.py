@@ -55,10 +55,21 @@ class Message(msgspec.Struct, array_like=True, gc=False):
     force_persistence: bool = False
     producer: tuple[int, int, int] | None = None
     """Event hubs: (producer id, epoch, sequence number) of an idempotent producer."""
+    changes: bytes = b""
+    """What receivers changed of its properties before it was moved here; opaque here, merged by the door."""
+
+
+class _Envelope(msgspec.Struct, array_like=True, gc=False):
+    """The front of a message, without copying the payload."""
+
+    payload: msgspec.Raw
+    message_id: str | None = None
+    session_id: str | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_one = msgspec.msgpack.Decoder(Message).decode
+_decode_envelope = msgspec.msgpack.Decoder(_Envelope).decode
 _decode_many = msgspec.msgpack.Decoder(list[Message]).decode
 
 
@@ -77,6 +88,11 @@ def decode_message(record: bytes) -> Message:
     if record[:1] != _SINGLE:
         raise ValueError(f"not a queue record of version 1 (leading byte {record[:1].hex()})")
     return _decode_one(memoryview(record)[1:])
+
+
+def session_of(record: bytes) -> str:
+    """The session a queue record belongs to; empty if it names none."""
+    return _decode_envelope(memoryview(record)[1:]).session_id or ""
 
 
 def decode_events(record: bytes) -> list[Message]:

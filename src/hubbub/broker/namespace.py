@@ -17,6 +17,7 @@ from ..clock import Clock
 from ..engine.log import Engine, EngineError, Log, Put
 from .access import Authority, Bearer, Gate, SharedKey, rights_of
 from .constraints import check_limits, check_numbers, check_unchanged, companions, exists_text, fitted
+from .delivery import Delivery, Terms, busy
 from .entity import (
     AnyEntity,
     ConsumerGroup,
@@ -39,13 +40,14 @@ from .errors import (
     QuotaExceeded,
     SessionRequired,
 )
+from .history import History, forget, remember
 from .hub import Event, Hub, Partition
 from .ledger import Counts
 from .limits import Limits, Throttle
 from .message import Message
 from .partitions import Start, partition_number
 from .producers import Producers
-from .receiver import Delivery, History, Receiver, Terms, busy, forget, remember
+from .receiver import Receiver
 from .selection import purge
 from .topic import Fanout, Letters
 
@@ -321,8 +323,11 @@ class Namespace:
                 fresh.setdefault(message.message_id or "", message)
         return list(fresh.values())
 
-    def receiver(self, path: str) -> Receiver:
-        """The queue, subscription or dead-letter queue of that path. Raises NotFound, Disabled."""
+    def receiver(self, path: str, sessions: bool = False) -> Receiver:
+        """The queue, subscription or dead-letter queue of that path. Raises NotFound, Disabled.
+
+        `sessions`: who asks can deal with sessions; otherwise it raises SessionRequired for what has them.
+        """
         key = path.lower()
         receiver = self.receivers.get(key)
         if receiver is None:
@@ -331,7 +336,7 @@ class Namespace:
         assert isinstance(entity, (Queue, Subscription))
         if entity.status != "Active" and not entity.can_receive:
             raise Disabled(f"The {entity.noun.lower()} '{entity.path}' is disabled for receiving.")
-        if entity.requires_session and receiver.dead_letters is not None:
+        if receiver.sessions is not None and not sessions:
             raise SessionRequired(
                 f"It is not possible for an entity that requires sessions to create a non-sessionful message"
                 f" receiver: '{entity.path}'."
@@ -538,12 +543,17 @@ class Namespace:
             entity.dead_letter_on_expiration,
             entity.path,
             on_filter_error,
+            entity.requires_session,
+            self.limits.session_state_bytes_max,
         )
 
     def _dead_letter_terms(self, key: str) -> Terms:
         """Nothing expires there, and nothing is moved on from there."""
         return self._terms(key)._replace(
-            deliveries_max=1 << 62, default_ttl=1 << 62, dead_letter_on_expiration=False
+            deliveries_max=1 << 62,
+            default_ttl=1 << 62,
+            dead_letter_on_expiration=False,
+            requires_session=False,
         )
 
     def _stamp(self) -> int:

@@ -9,20 +9,25 @@ Callbacks, not coroutines: this is the hot path of every receive.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from ..clock import Clock, Timer
 from ..engine.log import Done, Engine, EngineError, Log, Put, Record
+from . import selection
+from .delivery import Delivery as Delivery
+from .delivery import Outcome as Outcome
+from .delivery import Settled, Terms, Tokens, delivery_of, first_present
+from .delivery import Waiter as Waiter
+from .delivery import busy as busy
 from .entity import FOREVER
-from .errors import Busy, LockLost
+from .errors import Invalid, LockLost, SessionLockLost, SessionRequired
 from .ledger import (
     AVAILABLE,
+    CLAIMED,
     DEFERRED,
     LOCKED,
     SCHEDULED,
-    STATE_NAMES,
     Counts,
     Entry,
     Ledger,
@@ -30,7 +35,9 @@ from .ledger import (
     decode_note,
     encode_note,
 )
+from .line import Line
 from .message import Message, decode_message, encode_message
+from .sessions import STATE_MARK, Sessions
 
 DUE_PER_TICK = 500
 """So that a million messages expiring at once do not stop the house."""
@@ -40,108 +47,6 @@ RETRY = 1000
 """Milliseconds until what a full disk prevented is tried again."""
 
 
-class Delivery(NamedTuple):
-    """A message as a receiver sees it. Moments in ms."""
-
-    sequence: int
-    enqueued: int
-    deliveries: int
-    state: str
-    locked_until: int
-    token: bytes
-    message: Message
-
-
-Outcome = Delivery | Exception | None
-Tokens = Callable[[], bytes]
-
-
-class Terms(NamedTuple):
-    """What the entity says about delivery; read anew at each use, because entities change."""
-
-    lock_duration: int
-    deliveries_max: int
-    default_ttl: int
-    dead_letter_on_expiration: bool
-    source: str
-    """The entity's path, as it stands in dead-lettered messages."""
-    dead_letter_on_filter_error: bool = False
-
-
-class Waiter:
-    """One receive that waits. `cancel` when the client has gone: it will then get and lock nothing.
-
-    `left` is asked before it gets anything: a client may be gone a moment before one hears of it.
-    """
-
-    __slots__ = ("_receiver", "done", "left", "lock", "timer")
-
-    def __init__(self, receiver: Receiver, lock: bool, done: Callable[[Outcome], object]) -> None:
-        self._receiver = receiver
-        self.lock = lock
-        self.done = done
-        self.left: Callable[[], bool] | None = None
-        self.timer: Timer | None = None
-
-    def cancel(self) -> None:
-        self._receiver.waiting.pop(self, None)
-        if self.timer is not None:
-            self.timer.cancel()
-
-    def expire(self) -> None:
-        self.cancel()
-        self.done(None)
-
-
-class History:
-    """Message ids seen within the duplicate-detection window; a log keeps them over restarts."""
-
-    __slots__ = ("_order", "_seen", "log")
-
-    def __init__(self, log: Log) -> None:
-        self.log = log
-        self._seen: dict[str, int] = {}
-        self._order: deque[tuple[int, str]] = deque()
-
-    def load(self, since: int) -> None:
-        sequence: int | None = self.log.find(since)
-        while sequence is not None:
-            records = self.log.read(sequence, 1000, 1 << 20)
-            for record in records:
-                self.add(record.payload.decode(), record.time)
-            sequence = records[-1].sequence + 1 if records else None
-
-    def seen(self, message_id: str, since: int) -> bool:
-        order = self._order
-        while order and order[0][0] < since:
-            moment, old = order.popleft()
-            if self._seen.get(old) == moment:
-                del self._seen[old]
-        return message_id in self._seen
-
-    def add(self, message_id: str, now: int) -> None:
-        self._seen[message_id] = now
-        self._order.append((now, message_id))
-
-    def remove(self, message_id: str) -> None:
-        self._seen.pop(message_id, None)
-
-
-def remember(history: History | None, messages: Sequence[Message], now: int, puts: list[Put]) -> None:
-    """The ids of messages on their way to the disk count at once, or two in one flush would both pass."""
-    if history is not None:
-        for message in messages:
-            history.add(message.message_id or "", now)
-            puts.append(Put(history.log, (message.message_id or "").encode()))
-
-
-def forget(history: History | None, messages: Sequence[Message]) -> None:
-    """They did not get there."""
-    if history is not None:
-        for message in messages:
-            history.remove(message.message_id or "")
-
-
 class Receiver:
     """One queue-like thing. `terms()` gives what its entity says; `tokens()` a fresh lock token."""
 
@@ -149,6 +54,7 @@ class Receiver:
         "_armed",
         "_not_before",
         "_noting",
+        "_stopped",
         "_timer",
         "_unnoted",
         "clock",
@@ -158,6 +64,7 @@ class Receiver:
         "log",
         "notes",
         "path",
+        "sessions",
         "terms",
         "tokens",
         "waiting",
@@ -188,26 +95,39 @@ class Receiver:
         self._unnoted: dict[int, Entry] = {}
         """Locked messages whose notes are not written yet."""
         self._noting: Timer | None = None
+        self._stopped = False
+        self.sessions = Sessions(self) if terms().requires_session else None
+        """Who holds which session; None for an entity without."""
 
     def load(self) -> None:
         """Rebuilds the ledger after a restart."""
         notes: list[tuple[int, Note]] = []
+        stale: list[int] = []
         sequence = self.notes.next_alive(self.notes.first)
         while sequence is not None:
             records = self.notes.read(sequence, 1000, 1 << 20)
-            notes += [(record.sequence, decode_note(record.payload)) for record in records]
+            for at, _, _, payload in records:
+                if payload[:1] != STATE_MARK:
+                    notes.append((at, decode_note(payload)))
+                elif self.sessions is not None:
+                    stale += self.sessions.note(at, payload)
             sequence = self.notes.next_alive(records[-1].sequence + 1)
-        stale = self.ledger.load(notes)
+        stale += self.ledger.load(notes)
         if stale:
             self.engine.append([], 0, _ignore, dead=[(self.notes, at) for at in stale])
+        if self.sessions is not None:
+            self.sessions.load()
         self.arm()
 
     def stop(self) -> None:
         """The entity is going: nobody may wait for it any more."""
+        self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
         for waiter in list(self.waiting):
             waiter.expire()
+        if self.sessions is not None:
+            self.sessions.stop()
         self._unnoted = {}
 
     def close(self) -> None:
@@ -225,6 +145,8 @@ class Receiver:
         terms = self.terms()
         sequence = self.log.next + nth
         puts.append(Put(self.log, encode_message(message)))
+        if self.sessions is not None:
+            self.sessions.coming[sequence] = message.session_id or ""
         visible = max(now, message.scheduled or 0)
         ttl = min(message.ttl or FOREVER, terms.default_ttl)
         expires = visible + ttl if ttl < FOREVER else 0
@@ -243,6 +165,8 @@ class Receiver:
         if error is not None:
             for sequence in notes:
                 self.ledger.forget(self.ledger.entries[sequence])
+            if self.sessions is not None:
+                self.sessions.failed()
             return
         if notes:
             self.arm()
@@ -252,30 +176,37 @@ class Receiver:
 
     def receive(self, lock: bool, until: int, done: Callable[[Outcome], object]) -> Waiter | None:
         """Calls `done` with the next message, now or once there is one; with None at the moment `until`
-        (FOREVER: never).
+        (FOREVER: never); with SessionRequired where messages are had by session only.
 
         `lock`: peek-lock; otherwise the message is deleted first. Returns the waiter if it has to wait.
         """
+        if self.sessions is not None:
+            done(
+                SessionRequired(
+                    "It is not possible for an entity that requires sessions to create a non-sessionful"
+                    f" message receiver: '{self.path}'."
+                )
+            )
+            return None
         now = self.clock.now()
         if not self.waiting and self._deliver(lock, now, done):
             return None
         if until <= now:
             done(None)
             return None
-        waiter = Waiter(self, lock, done)
-        if until < FOREVER:
-            waiter.timer = self.clock.call_at(until, waiter.expire)
-        self.waiting[waiter] = None
-        return waiter
+        return Waiter(self.waiting, lock, done).wait(self.clock, until)
+
+    def receive_deferred(self, sequences: Sequence[int], lock: bool, done: selection.Found) -> None:
+        """Delivers deferred messages, all or none, locked or deleted first; MessageNotFound if one is not.
+        Where messages have sessions that is a verb of SessionLock, and `done` gets SessionRequired here."""
+        selection.receive_deferred(self, sequences, lock, done)
 
     def pump(self) -> None:
         """Something may have become available: serve who waits."""
-        waiting = self.waiting
-        while waiting:
-            waiter = next(iter(waiting))
-            if waiter.left is not None and waiter.left():
-                waiter.cancel()
-                continue
+        if self.sessions is not None:
+            self.sessions.pump()
+            return
+        while (waiter := first_present(self.waiting)) is not None:
             if not self._deliver(waiter.lock, self.clock.now(), waiter.done, waiter):
                 return
 
@@ -287,37 +218,58 @@ class Receiver:
             return False
         if waiter is not None:
             waiter.cancel()
+        record = self.record(sequence, done)
+        if record is None:
+            return True
+        if lock:
+            done(self.lock(record, now + self.terms().lock_duration, now)[0])
+        else:
+            self.take(record, now, done)
+        return True
+
+    def record(self, sequence: int, done: Callable[[Outcome], object]) -> Record | None:
+        """An available message. None if it cannot be read, and `done` has been told."""
         try:
             record = self.log.get(sequence)
         except EngineError as error:
-            done(error)
-            return True
+            done(busy(error))
+            return None
         assert record is not None
-        if lock:
-            done(self._lock(record, now))
-        else:
-            self._take(record, now, done)
-        return True
+        return record
 
-    def _lock(self, record: Record, now: int) -> Delivery:
-        entry = self.ledger.lock(record.sequence, self.tokens(), now + self.terms().lock_duration)
+    def lock(self, record: Record, until: int, now: int, line: Line | None = None) -> tuple[Delivery, Entry]:
+        """One more delivery of an available message. `line`: its session, where messages have one."""
+        entry = self.ledger.lock(record.sequence, self.tokens(), until)
+        entry.line = line
+        self.note_soon(entry, now)
+        return delivery_of(record, entry), entry
+
+    def note_soon(self, entry: Entry, now: int) -> None:
+        """The message was locked: a note of it is written, if the lock lasts, and its end is waited for."""
         self._unnoted[entry.sequence] = entry
         if self._noting is None:
             self._noting = self.clock.call_at(now + NOTES_DELAY, self._write_notes)
         if self._armed == 0 or entry.until < self._armed:
             self.arm()
-        return delivery_of(record, entry)
 
-    def _take(self, record: Record, now: int, done: Callable[[Outcome], object]) -> None:
+    def take(
+        self, record: Record, now: int, done: Callable[[Outcome], object], line: Line | None = None
+    ) -> None:
+        """Delivers an available message once it is deleted."""
         entry = self.ledger.take(record.sequence)
+        entry.line = line
+        entry.deliveries += 1
         delivery = delivery_of(record, entry)
 
         def taken(error: EngineError | None) -> None:
-            done(busy(error) if error is not None else delivery)
+            if error is not None:
+                entry.deliveries -= 1
+            done(busy(error) or delivery)
 
         self._bury(entry, now, taken)
 
-    # Settling. Each calls `done` with None when durable, or with the reason.
+    # Settling. Each calls `done` with None when durable, or with the reason. `changes`, if given, replace
+    # what receivers changed of the message's properties before; they stay with it, wherever it goes.
 
     def find(self, name: str, token: bytes) -> Entry:
         """The locked message of this token, if `name` is its sequence number or message id.
@@ -333,36 +285,36 @@ class Receiver:
         return entry
 
     def holder(self, token: bytes) -> Entry:
-        """The message this lock holds. Raises LockLost."""
+        """The message this lock holds. Raises LockLost; where messages have sessions, SessionLockLost."""
         entry = self.ledger.held(token, self.clock.now())
         if entry is None:
-            raise LockLost
+            raise LockLost if self.sessions is None else SessionLockLost
         return entry
 
-    def complete(self, entry: Entry, done: Callable[[Exception | None], object]) -> None:
+    def complete(self, entry: Entry, done: Settled) -> None:
         self.ledger.claim(entry)
         self._bury(entry, self.clock.now(), lambda error: done(busy(error)))
 
-    def unlock(self, entry: Entry, done: Callable[[Exception | None], object]) -> None:
-        now = self.clock.now()
+    def unlock(self, entry: Entry, done: Settled, changes: bytes | None = None) -> None:
+        """The message may be delivered again, unless that was its last time."""
         if entry.deliveries >= self.terms().deliveries_max:
-            self._dead_letter_for_deliveries(entry, now, lambda error: done(busy(error)))
-            return
-        self._settle(entry, AVAILABLE, now, done)
+            self._give_up(entry, self.clock.now(), lambda error: done(busy(error)), changes)
+        else:
+            self._settle(entry, AVAILABLE, entry.deliveries, changes, done)
 
-    def give_back(self, entry: Entry, done: Callable[[Exception | None], object]) -> None:
+    def give_back(self, entry: Entry, done: Settled) -> None:
         """Unlocks as if it had not been delivered."""
-        entry.deliveries -= 1
-        self._settle(entry, AVAILABLE, self.clock.now(), done)
+        self._settle(entry, AVAILABLE, entry.deliveries - 1, None, done)
 
-    def defer(self, entry: Entry, done: Callable[[Exception | None], object]) -> None:
-        self._settle(entry, DEFERRED, self.clock.now(), done)
+    def defer(self, entry: Entry, done: Settled, changes: bytes | None = None) -> None:
+        self._settle(entry, DEFERRED, entry.deliveries, changes, done)
 
-    def renew(self, entry: Entry, done: Callable[[Exception | None], object]) -> None:
+    def renew(self, entry: Entry, done: Settled) -> None:
+        if self.sessions is not None:
+            done(SessionRequired("A message of a session is locked for as long as the session: renew that."))
+            return
         now = self.clock.now()
         until = now + self.terms().lock_duration
-        state = DEFERRED if entry.deferred else LOCKED
-        note = Note(entry.sequence, state, entry.deliveries, until, entry.token, entry.expires)
 
         def renewed(error: EngineError | None) -> None:
             if error is None and entry.state == LOCKED:
@@ -370,40 +322,85 @@ class Receiver:
                 self.arm()
             done(busy(error))
 
-        self._put_note(entry, note, now, renewed)
+        self._put_note(entry, entry.as_note(LOCKED, until, entry.token), now, renewed)
 
     def dead_letter(
-        self, entry: Entry, reason: str, description: str, done: Callable[[Exception | None], object]
+        self,
+        entry: Entry,
+        reason: str | None,
+        description: str | None,
+        done: Settled,
+        changes: bytes | None = None,
     ) -> None:
-        self._move(entry, reason, description, self.clock.now(), lambda error: done(busy(error)))
+        if self.dead_letters is None:
+            done(Invalid("A message among the dead letters cannot be dead-lettered again."))
+            return
+        now = self.clock.now()
+        self._move(entry, reason, description, now, lambda error: done(busy(error)), changes)
 
-    def _settle(self, entry: Entry, state: int, now: int, done: Callable[[Exception | None], object]) -> None:
+    def _settle(
+        self, entry: Entry, state: int, deliveries: int, changes: bytes | None, done: Settled
+    ) -> None:
         state = DEFERRED if entry.deferred else state
-        note = Note(entry.sequence, state, entry.deliveries, 0, b"", entry.expires)
+        note = entry.as_note(state)
+        note.deliveries = deliveries
+        note.changes = entry.changes if changes is None else changes
         self.ledger.claim(entry)
 
         def settled(error: EngineError | None) -> None:
             if error is not None:
-                self.ledger.unclaim(entry)
-            elif state == AVAILABLE:
-                self.ledger.release(entry)
-                self.pump()
+                self.unclaim(entry)
             else:
-                self.ledger.defer(entry)
+                entry.deliveries, entry.changes = note.deliveries, note.changes
+                if state == AVAILABLE:
+                    self.ledger.release(entry)
+                    self.pump()
+                else:
+                    self.ledger.defer(entry)
             done(busy(error))
 
-        self._put_note(entry, note, now, settled)
+        self._put_note(entry, note, self.clock.now(), settled)
+
+    def unclaim(self, entry: Entry) -> None:
+        """A settlement failed; the lock may have ended meanwhile."""
+        self.ledger.unclaim(entry)
+        if self.sessions is not None and self.sessions.orphaned(entry):
+            self.ledger.release(entry)
+            self.pump()
+
+    def lapse(self, entry: Entry) -> None:
+        """A lock ended by itself."""
+        if entry.deliveries >= self.terms().deliveries_max:
+            self._give_up(entry, self.clock.now(), _ignore)
+        else:
+            self.ledger.release(entry)
 
     # Moving and burying.
 
+    def cancel(self, sequences: Sequence[int], done: Settled) -> None:
+        """Takes back scheduled messages, all or none; MessageNotFound if one is not scheduled."""
+        selection.cancel(self, sequences, done)
+
+    def delete_before(
+        self,
+        moment: int,
+        count_max: int,
+        done: Callable[[int | Exception], object],
+        session: str | None = None,
+    ) -> None:
+        """Deletes the oldest messages that came before the moment (of one session, if given), but for those
+        that are locked, deferred or scheduled. `done` gets their number."""
+        selection.delete_before(self, moment, count_max, done, session)
+
     def _bury(self, entry: Entry, now: int, done: Done) -> None:
         """The message goes for good; the entry is claimed already."""
+        note = entry.note
 
         def buried(error: EngineError | None) -> None:
             if error is None:
-                self.ledger.forget(entry)
+                self._forget(entry, note)
             else:
-                self.ledger.unclaim(entry)
+                self.unclaim(entry)
             done(error)
 
         self.engine.append([], now, buried, dead=self.graves(entry))
@@ -415,35 +412,54 @@ class Receiver:
             graves.append((self.notes, entry.note))
         return graves
 
-    def _dead_letter_for_deliveries(self, entry: Entry, now: int, done: Done) -> None:
+    def _forget(self, entry: Entry, note: int) -> None:
+        """The message is gone, and so is `note`."""
+        self.ledger.forget(entry)
+        if entry.note != note:
+            self._bury_note(entry.note)  # Of a lock that was being renewed meanwhile.
+
+    def _give_up(self, entry: Entry, now: int, done: Done, changes: bytes | None = None) -> None:
         most = self.terms().deliveries_max
         text = f"Message could not be consumed after {most} delivery attempts."
-        self._move(entry, "MaxDeliveryCountExceeded", text, now, done)
+        self._move(entry, "MaxDeliveryCountExceeded", text, now, done, changes)
 
-    def _move(self, entry: Entry, reason: str, description: str, now: int, done: Done) -> None:
+    def _move(
+        self,
+        entry: Entry,
+        reason: str | None,
+        description: str | None,
+        now: int,
+        done: Done,
+        changes: bytes | None = None,
+    ) -> None:
         """To the dead-letter queue, in one append with its end here."""
         target = self.dead_letters
-        record = self.log.get(entry.sequence)
         assert target is not None
-        assert record is not None
+        record = self.log.get(entry.sequence)
+        if record is None:  # Purged a moment ago.
+            self.ledger.forget(entry)
+            done(None)
+            return
         message = decode_message(record.payload)
         message.enqueued_sequence = message.enqueued_sequence or entry.sequence
         message.enqueued = message.enqueued or record.time
-        message.deliveries = entry.deliveries
+        message.deliveries += entry.deliveries
         message.scheduled = message.ttl = None
+        message.changes = (entry.changes or message.changes) if changes is None else changes
         message.dead_letter_source = self.terms().source
         message.dead_letter_reason, message.dead_letter_description = reason, description
         puts: list[Put] = []
         target.enclose(message, 0, now, puts, [])
         self.ledger.claim(entry)
+        note = entry.note
 
         def moved(error: EngineError | None) -> None:
             if error is None:
-                self.ledger.forget(entry)
+                self._forget(entry, note)
                 target.pump()
             else:
-                self._not_before = now + RETRY
-                self.ledger.unclaim(entry)
+                self.unclaim(entry)
+                self._retry_later(error)
             done(error)
 
         self.engine.append(puts, now, moved, dead=self.graves(entry))
@@ -453,7 +469,9 @@ class Receiver:
         if self._noting is not None:
             self._noting.cancel()
             self._noting = None
-        held = [entry for entry in self._unnoted.values() if entry.state == LOCKED]
+        entries = self.ledger.entries
+        # Those that came free count too: with a session, locks may end at any time.
+        held = [e for e in self._unnoted.values() if e.state != CLAIMED and entries.get(e.sequence) is e]
         self._unnoted = {}
         if not held:
             return
@@ -480,19 +498,25 @@ class Receiver:
         self._unnoted.pop(entry.sequence, None)
 
         def noted(error: EngineError | None) -> None:
-            if error is None and entry.note == old:
-                entry.note = at
+            if error is None:
+                if entry.note != old:
+                    # Another was on its way: the newest counts.
+                    self._bury_note(min(entry.note, at))
+                entry.note = max(entry.note, at)
             done(error)
 
         dead = ((self.notes, old),) if old >= 0 else ()
         self.engine.append((Put(self.notes, encode_note(note)),), now, noted, dead=dead)
+
+    def _bury_note(self, at: int) -> None:
+        self.engine.append([], self.clock.now(), _ignore, dead=((self.notes, at),))
 
     # Time.
 
     def arm(self) -> None:
         """Sets the timer to the next moment that changes something."""
         deadline = self.ledger.next_deadline()
-        if deadline is None:
+        if deadline is None or self._stopped:
             return
         deadline = max(deadline, self._not_before)
         if self._armed and self._armed <= deadline:
@@ -509,10 +533,8 @@ class Receiver:
         for n, (entry, expired) in enumerate(self.ledger.due(now)):
             if expired:
                 self._expire(entry, now)
-            elif entry.state == LOCKED and entry.deliveries >= self.terms().deliveries_max:
-                self._dead_letter_for_deliveries(entry, now, _ignore)
             elif entry.state == LOCKED:
-                self.ledger.release(entry)
+                self.lapse(entry)
             if n >= DUE_PER_TICK:
                 break
         self.pump()
@@ -529,6 +551,7 @@ class Receiver:
     def _retry_later(self, error: EngineError | None) -> None:
         if error is not None:
             self._not_before = self.clock.now() + RETRY
+            self.arm()
 
     # Looking.
 
@@ -538,15 +561,12 @@ class Receiver:
         dead = self.dead_letters
         return self.log.bytes if dead is None else self.log.bytes + dead.log.bytes
 
-    def peek(self, start: int, count_max: int, bytes_max: int = 4 << 20) -> list[Delivery]:
-        """Messages in any state from a sequence on; nothing changes."""
-        found = []
-        now = self.clock.now()
-        for record in self.log.read(start, count_max, bytes_max):
-            entry = self.ledger.entries.get(record.sequence) or Entry(record.sequence)
-            if not 0 < entry.expires <= now:
-                found.append(delivery_of(record, entry))
-        return found
+    def peek(
+        self, start: int, count_max: int, bytes_max: int = 4 << 20, session: str | None = None
+    ) -> list[Delivery]:
+        """Messages in any state from a sequence on (of one session, if given), but for expired ones; nothing
+        changes. Raises SessionRequired for a session where there are none."""
+        return selection.peek(self, start, count_max, bytes_max, session)
 
     def counts(self) -> Counts:
         counts = self.ledger.counts()
@@ -556,28 +576,9 @@ class Receiver:
         return counts._replace(dead_letter=dead.count, size_bytes=counts.size_bytes + dead.bytes)
 
 
-def delivery_of(record: Record, entry: Entry) -> Delivery:
-    """The message as it stands."""
-    message = decode_message(record.payload)
-    return Delivery(
-        record.sequence,
-        message.enqueued or record.time,
-        entry.deliveries + message.deliveries,
-        "Deferred" if entry.is_deferred else STATE_NAMES[entry.state],
-        entry.until if entry.state == LOCKED else 0,
-        entry.token,
-        message,
-    )
-
-
 def _plain(text: str) -> str:
     return text.replace("-", "").lower()
 
 
 def _ignore(error: EngineError | None) -> None:
     """A note that is lost costs a redelivery; the engine has told who needs to know."""
-
-
-def busy(error: EngineError | None) -> Busy | None:
-    """An engine's failure in the words of the broker."""
-    return None if error is None else Busy(f"{error}. Nothing has been changed; try again later")

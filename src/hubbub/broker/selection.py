@@ -1,68 +1,112 @@
-"""Messages that are not simply next: those asked for by sequence number, the oldest, or all.
+"""Messages that are not simply next: those asked for by sequence number, the oldest, all, or only looked at.
 
-Functions over a `Receiver`. Each is durable, all or nothing, before it calls `done`.
+Functions over a `Receiver`, which has most of them as its verbs. Each change is durable, all or nothing,
+before `done` is called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
 
 from ..engine.log import Done, EngineError, Log, Record
-from .errors import MessageNotFound
+from .delivery import Delivery, Settled, busy, delivery_of
+from .errors import MessageNotFound, SessionRequired
 from .ledger import AVAILABLE, DEFERRED, SCHEDULED, Entry
-from .receiver import Delivery, Receiver, busy, delivery_of
+from .message import session_of
+
+if TYPE_CHECKING:
+    from .receiver import Receiver
+    from .sessions import SessionLock
 
 Found = Callable[[list[Delivery] | Exception], object]
 
 
-def receive_deferred(receiver: Receiver, sequences: Sequence[int], lock: bool, done: Found) -> None:
-    """Delivers deferred messages, locked, or deleted first. Raises MessageNotFound for any that is not."""
-    now = receiver.clock.now()
-    found = [(entry, _record(receiver, entry)) for entry in _entries(receiver, sequences, DEFERRED, now)]
-    if lock:
-        until = now + receiver.terms().lock_duration
-        for entry, _ in found:
-            receiver.ledger.lock_deferred(entry, receiver.tokens(), until)
-        receiver.arm()
-        done([delivery_of(record, entry) for entry, record in found])
-        return
-    for entry, _ in found:
-        entry.deliveries += 1
+def receive_deferred(
+    receiver: Receiver, sequences: Sequence[int], lock: bool, done: Found, holder: SessionLock | None = None
+) -> None:
+    """Delivers deferred messages, locked, or deleted first. MessageNotFound if any of them is not deferred.
 
+    `holder`: whose session they must be of, where there are sessions.
+    """
+    if receiver.sessions is not None and holder is None:
+        done(SessionRequired("A deferred message of a session is received by who holds the session."))
+        return
+    now = receiver.clock.now()
+    try:
+        entries = _entries(receiver, sequences, DEFERRED, now)
+        for entry in entries:
+            if holder is not None and not holder.owns(entry):
+                raise MessageNotFound(entry.sequence)
+        found = [(entry, _record(receiver, entry)) for entry in entries]
+    except MessageNotFound as error:
+        done(error)
+        return
+    except EngineError as error:
+        done(busy(error))
+        return
+    if lock:
+        _lock(receiver, entries, now, holder)
+        done([delivery_of(record, entry) for entry, record in found])
+    else:
+        _take(receiver, found, now, done)
+
+
+def _lock(receiver: Receiver, entries: Sequence[Entry], now: int, holder: SessionLock | None) -> None:
+    until = now + receiver.terms().lock_duration if holder is None else holder.until
+    for entry in entries:
+        receiver.ledger.lock_deferred(entry, receiver.tokens(), until)
+        receiver.note_soon(entry, now)
+        if holder is not None:
+            holder.hold(entry)
+
+
+def _take(receiver: Receiver, found: Sequence[tuple[Entry, Record]], now: int, done: Found) -> None:
     def taken(error: EngineError | None) -> None:
+        for entry, _ in found:
+            entry.deliveries += 1
+        deliveries = [delivery_of(record, entry) for entry, record in found]
         if error is not None:
             for entry, _ in found:
                 entry.deliveries -= 1
-        done(busy(error) or [delivery_of(record, entry) for entry, record in found])
+        done(busy(error) or deliveries)
 
     _bury(receiver, [entry for entry, _ in found], [], now, taken)
 
 
-def cancel(receiver: Receiver, sequences: Sequence[int], done: Callable[[Exception | None], object]) -> None:
-    """Takes back scheduled messages. Raises MessageNotFound for any that is not scheduled."""
+def cancel(receiver: Receiver, sequences: Sequence[int], done: Settled) -> None:
+    """Takes back scheduled messages. MessageNotFound if any of them is not scheduled."""
     now = receiver.clock.now()
-    entries = _entries(receiver, sequences, SCHEDULED, now)
+    try:
+        entries = _entries(receiver, sequences, SCHEDULED, now)
+    except MessageNotFound as error:
+        done(error)
+        return
     _bury(receiver, entries, [], now, lambda error: done(busy(error)))
 
 
 def delete_before(
-    receiver: Receiver, moment: int, count_max: int, done: Callable[[int | Exception], object]
+    receiver: Receiver,
+    moment: int,
+    count_max: int,
+    done: Callable[[int | Exception], object],
+    session: str | None = None,
 ) -> None:
-    """Deletes the oldest messages that were enqueued before the moment and that nobody holds."""
-    ledger, log = receiver.ledger, receiver.log
-    entries: list[Entry] = []
-    sequence = log.next_alive(log.first)
-    while sequence is not None and len(entries) < count_max:
-        records = log.read(sequence, 1000, 1 << 20)
-        for record in records:
-            if record.time >= moment or len(entries) == count_max:
-                sequence = None
-                break
-            entry = ledger.entries.get(record.sequence)
-            if entry is None or entry.state == AVAILABLE:
-                entries.append(ledger.take(record.sequence))
-        else:
-            sequence = log.next_alive(records[-1].sequence + 1) if records else None
+    """Deletes the oldest messages that came before the moment and that nobody holds."""
+    ledger = receiver.ledger
+    try:
+        found = list(islice(_older(receiver, moment, session), count_max))
+    except SessionRequired as error:
+        done(error)
+        return
+    except EngineError as error:
+        done(busy(error))
+        return
+    entries = [ledger.take(sequence) for sequence, _ in found]
+    if receiver.sessions is not None:
+        for entry, (_, session_id) in zip(entries, found, strict=True):
+            receiver.sessions.adopt(entry, session_id)
 
     def deleted(error: EngineError | None) -> None:
         for entry in entries:
@@ -71,6 +115,17 @@ def delete_before(
 
     graves = [grave for entry in entries for grave in receiver.graves(entry)]
     receiver.engine.append([], receiver.clock.now(), deleted, dead=graves)
+
+
+def _older(receiver: Receiver, moment: int, session: str | None) -> Iterator[tuple[int, str]]:
+    """Those that nobody holds, oldest first, and their sessions. Raises SessionRequired, EngineError."""
+    for sequence in _sequences(receiver, 0, session):
+        entry = receiver.ledger.entries.get(sequence)
+        if entry is None or entry.state == AVAILABLE:
+            record = receiver.log.get(sequence)
+            if record is None or record.time >= moment:
+                return
+            yield sequence, session_of(record.payload)
 
 
 def purge(receiver: Receiver, done: Done) -> int:
@@ -86,8 +141,60 @@ def purge(receiver: Receiver, done: Done) -> int:
         elif entry.state in (AVAILABLE, DEFERRED, SCHEDULED):
             entries.append(entry)
         sequence = log.next_alive(sequence + 1)
-    _bury(receiver, entries, untouched, receiver.clock.now(), done)
+
+    def purged(error: EngineError | None) -> None:
+        if error is None:
+            _forget_late(receiver, untouched)
+        done(error)
+
+    _bury(receiver, entries, untouched, receiver.clock.now(), purged)
     return len(entries) + len(untouched)
+
+
+def _forget_late(receiver: Receiver, untouched: Sequence[tuple[Log, int]]) -> None:
+    """Some that nobody had touched may have been delivered while their burial was on its way."""
+    ledger = receiver.ledger
+    for _, sequence in untouched:
+        entry = ledger.entries.get(sequence)
+        if entry is not None:
+            ledger.forget(entry)
+    if receiver.sessions is not None:
+        receiver.sessions.sweep()
+
+
+def peek(
+    receiver: Receiver, start: int, count_max: int, bytes_max: int, session: str | None
+) -> list[Delivery]:
+    """Messages from a sequence on that have not expired: as many as that, of about so many bytes, but one."""
+    found: list[Delivery] = []
+    now = receiver.clock.now()
+    size = 0
+    for sequence in _sequences(receiver, start, session) if count_max > 0 else ():
+        entry = receiver.ledger.entries.get(sequence) or Entry(sequence)
+        record = None if 0 < entry.expires <= now else receiver.log.get(sequence)
+        if record is None:
+            continue
+        size += len(record.payload)
+        if found and size > bytes_max:
+            break
+        found.append(delivery_of(record, entry))
+        if len(found) == count_max:
+            break
+    return found
+
+
+def _sequences(receiver: Receiver, start: int, session: str | None) -> Iterator[int]:
+    """Messages in any state from a sequence on. Raises SessionRequired."""
+    log = receiver.log
+    if session is None:
+        sequence = log.next_alive(start)
+        while sequence is not None:
+            yield sequence
+            sequence = log.next_alive(sequence + 1)
+    elif receiver.sessions is None:
+        raise SessionRequired(f"'{receiver.path}' has no sessions.")
+    else:
+        yield from filter(log.alive, receiver.sessions.since(session, start))
 
 
 def _entries(receiver: Receiver, sequences: Sequence[int], state: int, now: int) -> list[Entry]:
@@ -112,8 +219,6 @@ def _bury(
 ) -> None:
     ledger = receiver.ledger
     for entry in entries:
-        if entry.state == AVAILABLE:
-            entry.deliveries += 1  # Undone, as for every message that was to be taken, if this fails.
         ledger.claim(entry)
 
     def buried(error: EngineError | None) -> None:

@@ -11,11 +11,13 @@ from typing import Protocol
 import msgspec
 
 from ..engine.log import Engine, EngineError, Log, Put
+from .delivery import busy
 from .errors import MessageNotFound
 from .filters import ActiveRule, FilterError, Letter
+from .history import History, forget, remember
 from .ledger import SCHEDULED, Entry
 from .message import Message, decode_message
-from .receiver import History, Receiver, busy, forget, remember
+from .receiver import Receiver
 
 TAKE_ALL = ActiveRule(None, None)
 

@@ -16,6 +16,8 @@ from ...broker.errors import (
     ProducerStolen,
     PublisherRevoked,
     QuotaExceeded,
+    SessionCannotBeLocked,
+    SessionLockLost,
     SessionRequired,
     TooLarge,
 )
@@ -28,6 +30,8 @@ OUT_OF_RANGE = "com.microsoft:argument-out-of-range"
 SERVER_BUSY = "com.microsoft:server-busy"
 ENTITY_DISABLED = "com.microsoft:entity-disabled"
 MESSAGE_LOCK_LOST = "com.microsoft:message-lock-lost"
+SESSION_LOCK_LOST = "com.microsoft:session-lock-lost"
+SESSION_CANNOT_BE_LOCKED = "com.microsoft:session-cannot-be-locked"
 MESSAGE_NOT_FOUND = "com.microsoft:message-not-found"
 ENTITY_ALREADY_EXISTS = "com.microsoft:entity-already-exists"
 OUT_OF_SEQUENCE = "com.microsoft:out-of-order-sequence"
@@ -37,9 +41,11 @@ PUBLISHER_REVOKED = "com.microsoft:publisher-revoked"
 _CONDITIONS: tuple[tuple[type[Exception], str], ...] = (
     (Unauthorized, wire.UNAUTHORIZED),
     (MessageNotFound, MESSAGE_NOT_FOUND),
+    (SessionLockLost, SESSION_LOCK_LOST),
     (LockLost, MESSAGE_LOCK_LOST),
     (OutOfSequence, OUT_OF_SEQUENCE),
     (ProducerStolen, PRODUCER_STOLEN),
+    (SessionCannotBeLocked, SESSION_CANNOT_BE_LOCKED),
     (AlreadyExists, ENTITY_ALREADY_EXISTS),
     (SessionRequired, wire.NOT_ALLOWED),
     (NotFound, wire.NOT_FOUND),
