@@ -13,6 +13,7 @@ from uuid import UUID
 
 from ...broker.entity import FOREVER
 from ...broker.errors import Invalid
+from ...broker.ledger import Entry
 from ...broker.message import Message
 from ...broker.receiver import Delivery
 from ...chance import guid_bytes
@@ -29,7 +30,7 @@ from ...wire.amqp.message import (
     section_map,
     split,
 )
-from ...wire.amqp.types import Int, Symbol, Timestamp, encode
+from ...wire.amqp.types import Int, Symbol, Timestamp, decode, encode
 
 BATCH_FORMAT = 0x80013700
 KEY_CHARS_MAX = 128
@@ -130,6 +131,14 @@ def _key(what: str, value: Any) -> str | None:
     return str(value) or None
 
 
+def merged(entry: Entry, properties: dict[Any, Any] | None) -> bytes | None:
+    """Changes of properties as they are kept: those made before, and those that come. None: no new ones."""
+    if not properties:
+        return None
+    before: dict[Any, Any] = decode(entry.changes)[0] if entry.changes else {}
+    return encode(before | {str(name): value for name, value in properties.items()})
+
+
 # Delivering.
 
 
@@ -218,11 +227,14 @@ def _rarer(delivery: Delivery) -> dict[Any, Any]:
 
 def _payload(delivery: Delivery) -> bytes:
     message = delivery.message
-    if message.dead_letter_reason is None:
+    if message.dead_letter_reason is None and not delivery.changes:
         return message.payload
     sections = split(message.payload)
     user = section_map(sections.application_properties)
-    user["DeadLetterReason"] = message.dead_letter_reason
-    user["DeadLetterErrorDescription"] = message.dead_letter_description or ""
+    if delivery.changes:
+        user |= decode(delivery.changes)[0]
+    if message.dead_letter_reason is not None:
+        user["DeadLetterReason"] = message.dead_letter_reason
+        user["DeadLetterErrorDescription"] = message.dead_letter_description or ""
     sections.application_properties = map_section(APPLICATION_PROPERTIES, user)
     return sections.bare()

@@ -6,20 +6,21 @@ Each operation takes the request's map and answers once, when what it did is dur
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from ...broker.access import Right
+from ...broker.delivery import Delivery, Settled
 from ...broker.entity import Queue, Subscription, Topic
-from ...broker.errors import BrokerError, Invalid, NotFound
+from ...broker.errors import BrokerError, Invalid, NotFound, SessionRequired
+from ...broker.ledger import Entry
 from ...broker.message import Message
-from ...broker.receiver import Delivery, Receiver
-from ...broker.selection import cancel, delete_before, receive_deferred
+from ...broker.receiver import Receiver
+from ...broker.sessions import SessionLock, Sessions
 from ...wire.amqp.types import Array, DecodeError, Int, Long, Timestamp
 from . import rules
 from .errors import condition_of, text_of
-from .messages import encode_delivery, messages_of, uuid_of
+from .messages import encode_delivery, merged, messages_of, uuid_of
 from .queues import check
 from .requests import Request, Respond, Response
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 PEEK_BYTES_MAX = 1 << 20
 ITEMS_MAX = 4000
 """Sequence numbers, tokens or messages in one request."""
+WITH_MESSAGES = 253_402_300_800_000
+"""The moment that means: sessions that have messages, whenever their state changed."""
 OK = Response(200, "OK")
 NOTHING = Response(204, "No Content")
 _STATUS = {
@@ -79,7 +82,24 @@ class Call:
 
     def receiver(self) -> Receiver:
         self.peer.require(self.entity, Right.LISTEN)
-        return self.peer.namespace.receiver(self.entity)
+        return self.peer.namespace.receiver(self.entity, sessions=True)
+
+    def holder(self, receiver: Receiver) -> Receiver | SessionLock:
+        """Who holds the locks that the request names: the receiver itself, or a session of it."""
+        session = self.body.get("session-id")
+        if receiver.sessions is None or session is None:
+            return receiver
+        return receiver.sessions.lock_of(str(session))
+
+    def session(self) -> SessionLock:
+        """The session the request names, which somebody holds. Raises SessionLockLost, SessionRequired."""
+        return self.sessions().lock_of(self.text("session-id"))
+
+    def sessions(self) -> Sessions:
+        found = self.receiver().sessions
+        if found is None:
+            raise SessionRequired(f"'{self.entity}' has no sessions.")
+        return found
 
     # Members of the map. Each raises Invalid.
 
@@ -139,24 +159,25 @@ def _renew_lock(call: Call) -> None:
 def _update_disposition(call: Call) -> None:
     receiver = call.receiver()
     status = call.text("disposition-status")
-    entries = [receiver.holder(token.bytes) for token in call.items("lock-tokens", UUID)]
-    settle: Callable[..., object]
-    if status == "completed":
-        settle = receiver.complete
-    elif status == "abandoned":
-        settle = receiver.unlock
-    elif status in ("defered", "deferred"):
-        settle = receiver.defer
-    elif status == "suspended":
-        reason, text = (str(call.body.get(f"deadletter-{name}") or "") for name in ("reason", "description"))
-        settle = partial(_bury, receiver, reason, text)
-    else:
+    holder = call.holder(receiver)
+    entries = [holder.holder(token.bytes) for token in call.items("lock-tokens", UUID)]
+    changes = call.body.get("properties-to-modify")
+    properties = changes if isinstance(changes, dict) else None
+
+    def settle(entry: Entry, done: Settled) -> None:
+        if status == "completed":
+            receiver.complete(entry, done)
+        elif status == "abandoned":
+            receiver.unlock(entry, done, merged(entry, properties))
+        elif status in ("defered", "deferred"):
+            receiver.defer(entry, done, merged(entry, properties))
+        else:
+            reason, text = (str(call.body.get(f"deadletter-{n}") or "") for n in ("reason", "description"))
+            receiver.dead_letter(entry, reason, text, done, merged(entry, properties))
+
+    if status not in ("completed", "abandoned", "defered", "deferred", "suspended"):
         raise Invalid(f"The disposition status '{status:.60}' is not known.")
     _each(entries, settle, call.done)
-
-
-def _bury(receiver: Receiver, reason: str, text: str, entry: Any, done: Any) -> None:
-    receiver.dead_letter(entry, reason, text, done)
 
 
 def _each(entries: list[Any], act: Callable[..., object], done: Callable[[Exception | None], object]) -> None:
@@ -182,7 +203,8 @@ def _peek(call: Call) -> None:
     receiver = call.receiver()
     start = max(0, int(call.body.get("from-sequence-number") or 0))
     count = min(call.number("message-count", 1), ITEMS_MAX)
-    found = receiver.peek(start, count, PEEK_BYTES_MAX)
+    session = call.body.get("session-id")
+    found = receiver.peek(start, count, PEEK_BYTES_MAX, None if session is None else str(session))
     _respond_with(call, receiver, found)
 
 
@@ -196,7 +218,7 @@ def _receive_by_sequence(call: Call) -> None:
         else:
             _respond_with(call, receiver, outcome)
 
-    receive_deferred(receiver, call.items("sequence-numbers", int), lock, received)
+    call.holder(receiver).receive_deferred(call.items("sequence-numbers", int), lock, received)
 
 
 def _respond_with(call: Call, receiver: Receiver, deliveries: list[Delivery]) -> None:
@@ -225,7 +247,9 @@ def _delete_batch(call: Call) -> None:
         else:
             call.respond(OK._replace(body={"message-count": Int(outcome)}) if outcome else NOTHING)
 
-    delete_before(receiver, call.number("enqueued-time-utc"), count, deleted)
+    session = call.body.get("session-id")
+    moment = call.number("enqueued-time-utc")
+    receiver.delete_before(moment, count, deleted, None if session is None else str(session))
 
 
 # Scheduling.
@@ -271,7 +295,43 @@ def _cancel(call: Call) -> None:
     if fanout is not None:
         fanout.cancel(sequences, call.peer.now(), call.done)
     else:
-        cancel(call.peer.namespace.receiver(call.entity), sequences, call.done)
+        call.peer.namespace.receiver(call.entity, sessions=True).cancel(sequences, call.done)
+
+
+# Sessions.
+
+
+def _renew_session_lock(call: Call) -> None:
+    lock = call.session()
+
+    def renewed(error: Exception | None) -> None:
+        if error is not None:
+            call.fail(error)
+        else:
+            call.respond(OK._replace(body={"expiration": Timestamp(lock.until)}))
+
+    lock.renew(renewed)
+
+
+def _get_session_state(call: Call) -> None:
+    call.respond(OK._replace(body={"session-state": call.session().state()}))
+
+
+def _set_session_state(call: Call) -> None:
+    state = call.body.get("session-state")
+    if state is not None and not isinstance(state, bytes):
+        raise Invalid("'session-state' must be binary or null.")
+    call.session().set_state(state, call.done)
+
+
+def _get_message_sessions(call: Call) -> None:
+    since = call.number("last-updated-time")
+    skip, top = call.number("skip"), min(call.number("top"), ITEMS_MAX)
+    found = call.sessions().list(None if since >= WITH_MESSAGES else since, skip, top)
+    if not found:
+        call.respond(NOTHING)
+    else:
+        call.respond(OK._replace(body={"skip": Int(skip + len(found)), "sessions-ids": Array(found)}))
 
 
 # Rules.
@@ -310,6 +370,10 @@ _VERBS: dict[str, Callable[[Call], None]] = {
     "peek-message": _peek,
     "receive-by-sequence-number": _receive_by_sequence,
     "batch-delete-messages": _delete_batch,
+    "renew-session-lock": _renew_session_lock,
+    "get-session-state": _get_session_state,
+    "set-session-state": _set_session_state,
+    "get-message-sessions": _get_message_sessions,
     "schedule-message": _schedule,
     "cancel-scheduled-message": _cancel,
     "add-rule": _add_rule,

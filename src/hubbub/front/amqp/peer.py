@@ -26,7 +26,7 @@ from ...wire.amqp.delivery import Delivery, Sent
 from ...wire.amqp.link import Link, Receiver, Sender
 from ...wire.amqp.performatives import Error, Source, State, Target
 from ...wire.amqp.session import Session
-from . import cbs, management, operations
+from . import cbs, management, operations, sessions
 from .address import Node, node_of
 from .errors import OUT_OF_RANGE, condition_of, text_of
 from .hubs import CREDIT, EPOCH, IDEMPOTENT, Consumer, Producer, Readers, entered, start_of
@@ -173,7 +173,7 @@ class Peer:
             if isinstance(context, (Producer, Consumer)):
                 path = context.hub.entity.path
                 alive = self.namespace.hubs.get(path.lower()) is context.hub
-            elif isinstance(context, Receiving):
+            elif isinstance(context, (Receiving, sessions.Accepting)):
                 path = context.source.path
                 alive = self.namespace.receivers.get(path.lower()) is context.source
             else:
@@ -244,6 +244,7 @@ class Peer:
             if isinstance(error, Invalid) and "partition" in str(error).lower():
                 condition = OUT_OF_RANGE
             log.info("%s attach refused: %s %s", self._transport.peer, condition, error)
+            self._rights.pop(link, None)
             link.refuse(condition, text_of(error))
 
     def _attach_requests(self, link: Link, node: Node) -> None:
@@ -315,9 +316,14 @@ class Peer:
     def _attach_receiving(self, link: Sender, node: Node) -> None:
         if node.path not in self.namespace.receivers:
             raise NotFound(_missing(node.spelled))
-        source = self.namespace.receiver(node.path)
-        link.context = receiving = Receiving(self, link, source)
+        asked, session = sessions.wanted(link)
+        source = self.namespace.receiver(node.path, sessions=asked)
         self._rights[link] = (node.path, Right.LISTEN)
+        if asked:
+            waiting = sessions.Accepting(self, link, source, session)
+            link.context = link.context or waiting
+            return
+        link.context = receiving = Receiving(self, link, source)
         link.accept()
         receiving.pump()
 
@@ -378,7 +384,7 @@ class Peer:
             for node in link.session.context.values():
                 node.remove(link)
         context = link.context
-        if isinstance(context, (Consumer, Receiving)):
+        if isinstance(context, (Consumer, Receiving, sessions.Accepting)):
             context.gone()
         if isinstance(context, Consumer):
             self.server.leave(context)

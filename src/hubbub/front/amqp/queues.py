@@ -10,17 +10,20 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ...broker.delivery import Settled
 from ...broker.entity import FOREVER, Queue, Topic
-from ...broker.errors import BrokerError, Invalid, LockLost, TooLarge
+from ...broker.errors import BrokerError, Invalid, LockLost, SessionLockLost, TooLarge
+from ...broker.ledger import Entry
 from ...broker.message import Message
 from ...broker.receiver import Delivery, Outcome, Waiter
 from ...broker.receiver import Receiver as Source
+from ...broker.sessions import SessionLock
 from ...wire.amqp.delivery import Delivery as Incoming
 from ...wire.amqp.delivery import Sent
 from ...wire.amqp.link import Receiver, Sender
 from ...wire.amqp.performatives import Accepted, Modified, Rejected, Released, State
 from .errors import error_of
-from .messages import encode_delivery, messages_of, tag_of
+from .messages import encode_delivery, merged, messages_of, tag_of
 
 if TYPE_CHECKING:
     from .peer import Peer
@@ -83,12 +86,18 @@ def check(messages: Sequence[Message], size_max: int) -> None:
 
 
 class Receiving:
-    """One client that receives from a queue, a subscription or a dead-letter queue."""
+    """One client that receives from a queue, a subscription or a dead-letter queue, or a session of one.
 
-    def __init__(self, peer: Peer, link: Sender, source: Source) -> None:
+    `giver` is where its messages come from: the source itself, or the lock of a session.
+    """
+
+    def __init__(
+        self, peer: Peer, link: Sender, source: Source, giver: Source | SessionLock | None = None
+    ) -> None:
         self.peer = peer
         self.link = link
         self.source = source
+        self.giver = giver or source
         self.locks = link.snd_settle_mode != 1
         self._waiter: Waiter | None = None
         self._asked = 0
@@ -140,7 +149,7 @@ class Receiving:
             self.peer.when_writable(self.pump)
             return False
         self._asked += 1
-        self._waiter = self.source.receive(self.locks, FOREVER, self._got)
+        self._waiter = self.giver.receive(self.locks, FOREVER, self._got)
         if self._waiter is None:
             return True
         self._waiter.left = self._has_left
@@ -150,7 +159,7 @@ class Receiving:
         return self._gone or not self.link.attached
 
     def _waits(self) -> bool:
-        return self._waiter is not None and self._waiter in self.source.waiting
+        return self._waiter is not None and self._waiter in self.giver.waiting
 
     def _stop_waiting(self) -> None:
         if self._waiter is not None and self._waits():
@@ -198,44 +207,44 @@ class Receiving:
             self.link.settle(sent, answer)
 
         try:
-            entry = self.source.holder(sent.context)
+            entry = self.giver.holder(sent.context)
             _apply(self.source, entry, state, done)
         except BrokerError as error:
             done(error)
 
     def _return(self, token: bytes | None) -> None:
         if token:
-            with contextlib.suppress(LockLost):
-                self.source.give_back(self.source.holder(token), _ignore)
+            with contextlib.suppress(LockLost, SessionLockLost):
+                self.source.give_back(self.giver.holder(token), _ignore)
 
 
-def _apply(source: Source, entry: Any, state: State | None, done: Any) -> None:
+def _apply(source: Source, entry: Entry, state: State | None, done: Settled) -> None:
     """What each outcome means (AMQP reference 4.5). Raises Invalid for one that has no meaning here."""
     if isinstance(state, Accepted):
         source.complete(entry, done)
     elif isinstance(state, Released):
         source.give_back(entry, done)
-    elif isinstance(state, Modified) and state.undeliverable_here:
-        source.defer(entry, done)
     elif isinstance(state, Modified):
-        source.unlock(entry, done)
+        settle = source.defer if state.undeliverable_here else source.unlock
+        settle(entry, done, merged(entry, state.message_annotations))
     elif isinstance(state, Rejected):
-        reason, description = _reason(state)
-        source.dead_letter(entry, reason, description, done)
+        reason, description, properties = _reason(state)
+        source.dead_letter(entry, reason, description, done, merged(entry, properties))
     else:
         raise Invalid("The outcome must be accepted, released, modified or rejected.")
 
 
-def _reason(state: Rejected) -> tuple[str, str]:
+def _reason(state: Rejected) -> tuple[str, str, dict[Any, Any]]:
+    """Reason, description, and what else is to stand in the properties of the dead letter."""
     error = state.error
     if error is None:
-        return "", ""
+        return "", "", {}
     info = {str(name): value for name, value in (error.info or {}).items()}
-    reason = info.get("DeadLetterReason")
-    description = info.get("DeadLetterErrorDescription", error.description)
+    reason = info.pop("DeadLetterReason", None)
+    description = info.pop("DeadLetterErrorDescription", error.description)
     if error.condition != DEAD_LETTER and reason is None:
         reason = error.condition
-    return str(reason or "")[:TEXT_CHARS_MAX], str(description or "")[:TEXT_CHARS_MAX]
+    return str(reason or "")[:TEXT_CHARS_MAX], str(description or "")[:TEXT_CHARS_MAX], info
 
 
 def _answer(state: State | None) -> State | None:
