@@ -317,7 +317,9 @@ class Receiver:
         until = now + self.terms().lock_duration
 
         def renewed(error: EngineError | None) -> None:
-            if error is None and entry.state == LOCKED:
+            if error is not None:
+                self.note_soon(entry, now)
+            elif entry.state == LOCKED:
                 self.ledger.renew(entry, until)
                 self.arm()
             done(busy(error))
@@ -357,21 +359,25 @@ class Receiver:
                     self.pump()
                 else:
                     self.ledger.defer(entry)
+                self.arm()  # Its time may have been over while it was held.
             done(busy(error))
 
         self._put_note(entry, note, self.clock.now(), settled)
 
     def unclaim(self, entry: Entry) -> None:
-        """A settlement failed; the lock may have ended meanwhile."""
+        """A settlement failed; the lock may have ended meanwhile, or not been noted for it."""
         self.ledger.unclaim(entry)
+        if entry.state == LOCKED:
+            self.note_soon(entry, self.clock.now())
         if self.sessions is not None and self.sessions.orphaned(entry):
             self.ledger.release(entry)
+            self.arm()
             self.pump()
 
     def lapse(self, entry: Entry) -> None:
         """A lock ended by itself."""
         if entry.deliveries >= self.terms().deliveries_max:
-            self._give_up(entry, self.clock.now(), _ignore)
+            self._give_up(entry, self.clock.now(), self._retry_later)
         else:
             self.ledger.release(entry)
 
@@ -459,7 +465,6 @@ class Receiver:
                 target.pump()
             else:
                 self.unclaim(entry)
-                self._retry_later(error)
             done(error)
 
         self.engine.append(puts, now, moved, dead=self.graves(entry))
@@ -543,7 +548,7 @@ class Receiver:
     def _expire(self, entry: Entry, now: int) -> None:
         if self.terms().dead_letter_on_expiration and self.dead_letters is not None:
             text = "The message expired and was dead lettered."
-            self._move(entry, "TTLExpiredException", text, now, _ignore)
+            self._move(entry, "TTLExpiredException", text, now, self._retry_later)
         else:
             self.ledger.claim(entry)
             self._bury(entry, now, self._retry_later)

@@ -204,6 +204,7 @@ class SessionLock:
             # One whose settlement is on its way is left to that.
             if entry.state == LOCKED:
                 self._receiver.lapse(entry)
+        self._receiver.arm()  # The time of some may have been over while they were held.
         self._sessions.offer(self._line)
 
     # The state.

@@ -109,15 +109,13 @@ class Fanout:
             rules = list(self.rules.get(key, {}).values())
             if all(rule == TAKE_ALL for rule in rules):
                 if rules:
-                    found.append((receiver, messages))
+                    found += _placed(receiver, messages, ())
                 continue
             if not letters:
                 assert self._letters is not None
                 letters = [self._letters.open(message, now) for message in messages]
             copies, dead = self._chosen(receiver, rules, messages, letters)
-            found.append((receiver, copies))
-            if dead and receiver.dead_letters is not None:
-                found.append((receiver.dead_letters, dead))
+            found += _placed(receiver, copies, dead)
         return found
 
     def _chosen(
@@ -160,6 +158,32 @@ def _scheduled(receiver: Receiver) -> Iterator[tuple[Entry, int]]:
     for entry in list(receiver.ledger.entries.values()):
         if entry.state == SCHEDULED and (record := receiver.log.get(entry.sequence)) is not None:
             yield entry, decode_message(record.payload).enqueued_sequence
+
+
+def _placed(
+    receiver: Receiver, copies: Sequence[Message], dead: Sequence[Message]
+) -> list[tuple[Receiver, Sequence[Message]]]:
+    """Where they go. Where messages are had by session, nobody could ever receive one without."""
+    if receiver.sessions is not None and not all(message.session_id for message in copies):
+        dead = [*dead, *(_unseated(m, receiver.path) for m in copies if not m.session_id)]
+        copies = [message for message in copies if message.session_id]
+    placed: list[tuple[Receiver, Sequence[Message]]] = [(receiver, copies)]
+    if dead and receiver.dead_letters is not None:
+        placed.append((receiver.dead_letters, dead))
+    return placed
+
+
+def _unseated(message: Message, path: str) -> Message:
+    return msgspec.structs.replace(
+        message,
+        ttl=None,
+        scheduled=None,
+        dead_letter_source=path,
+        dead_letter_reason="Session ID is null.",
+        dead_letter_description=(
+            "Session enabled entity doesn't allow a message whose session identifier is null."
+        ),
+    )
 
 
 def _unfiltered(message: Message, path: str, error: FilterError) -> Message:
