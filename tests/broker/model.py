@@ -246,6 +246,7 @@ class Pair:
         """What waiters got by now must have been theirs."""
         while self.events and self.events[0][0] <= self.now and self.event(*self.events[0][1:]):
             del self.events[0]
+            self.done["served_waiter"] += 1
 
     def event(self, kind: str, waiter: object, outcome: object) -> bool:
         if kind == "session":
