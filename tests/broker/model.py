@@ -144,9 +144,7 @@ class Pair:
 
     def in_state(self, *states, session=None):
         return [
-            m
-            for _, m in sorted(self.messages.items())
-            if m.state in states and session in (None, m.session)
+            m for _, m in sorted(self.messages.items()) if m.state in states and session in (None, m.session)
         ]
 
     def available(self, session=None):
@@ -266,9 +264,9 @@ class Pair:
         return True
 
     def grant(self, lock: SessionLock) -> None:
-        assert lock.until == self.now + DURATION
-        lock.on_lost = lambda: self.lost.append(lock)
-        self.locks[lock.id], self.untils[lock.id] = lock, lock.until
+        assert lock.live == (lock not in self.lost)
+        self.locks[lock.id], self.untils[lock.id] = lock, self.now + DURATION
+        assert lock.until == self.untils[lock.id]
 
     # Steps. Each returns whether it came to something.
 
@@ -374,6 +372,8 @@ class Pair:
         first = self.waiting.setdefault(None, [])
 
         def done(outcome):
+            if isinstance(outcome, SessionLock):
+                outcome.on_lost = lambda: self.lost.append(outcome)
             if waiter_of and outcome is not None:
                 self.events.append((self.clock.now(), "session", waiter_of[0], outcome))
             else:
@@ -721,7 +721,15 @@ STEPS = {
     "pass_time": ((1, 40, 100, 100, 301),),
     "restart": ((False, True),),
 }
-WEIGHTS = {"send": 8, "receive": 8, "settle": 8, "accept": 5, "pass_time": 4, "receive_deferred": 3, "renew": 2}
+WEIGHTS = {
+    "send": 8,
+    "receive": 8,
+    "settle": 8,
+    "accept": 5,
+    "pass_time": 4,
+    "receive_deferred": 3,
+    "renew": 2,
+}
 
 
 def walk(sessions: bool, steps: int, seed: int, every: int = 1) -> Pair:

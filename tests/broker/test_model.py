@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from broker.model import STEPS, Pair, walk
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-STEP = st.one_of(
-    *(st.tuples(st.just(name), *map(st.sampled_from, values)) for name, values in STEPS.items())
-)
+from broker.model import STEPS, Pair, walk
+
+STEP = st.one_of(*(st.tuples(st.just(name), *map(st.sampled_from, values)) for name, values in STEPS.items()))
 
 
 class Sessions(RuleBasedStateMachine):

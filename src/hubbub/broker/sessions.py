@@ -217,10 +217,11 @@ class SessionLock:
 
     def set_state(self, state: bytes | None, done: Settled) -> None:
         """None: the session has no state any more. TooLarge is one of the reasons `done` may get."""
-        bytes_max = self._receiver.terms().session_state_bytes_max
         if self.lost():
             done(SessionLockLost())
-        elif state is not None and len(state) > bytes_max > 0:
+            return
+        bytes_max = self._receiver.terms().session_state_bytes_max
+        if state is not None and len(state) > bytes_max > 0:
             done(TooLarge(len(state), bytes_max, "session state"))
         else:
             self._sessions.set_state(self.id, state, done)
