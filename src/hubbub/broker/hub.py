@@ -27,6 +27,15 @@ class Event(NamedTuple):
     message: Message
 
 
+class Page(NamedTuple):
+    """Events that were stored together: `messages` stand at `sequence` and behind; `enqueued` in ms."""
+
+    sequence: int
+    enqueued: int
+    messages: list[Message]
+    size_bytes: int
+
+
 class Partition(NamedTuple):
     """What a partition holds. An empty one has last_sequence -1, last_offset "-1", last_enqueued 0."""
 
@@ -145,13 +154,21 @@ class Hub:
     def read(self, partition: int, sequence: int, count_max: int, bytes_max: int) -> list[Event]:
         """Events from a sequence on, in order, from the page cache."""
         events: list[Event] = []
-        for record in self.partitions[partition].read(sequence, count_max, bytes_max):
-            for at, message in enumerate(decode_events(record.payload), record.sequence):
+        for page in self.pages(partition, sequence, count_max, bytes_max):
+            for at, message in enumerate(page.messages, page.sequence):
                 if at >= sequence:
-                    events.append(Event(at, str(at), record.time, message))
+                    events.append(Event(at, str(at), page.enqueued, message))
             if len(events) >= count_max:
                 break
         return events[:count_max]
+
+    def pages(self, partition: int, sequence: int, count_max: int, bytes_max: int) -> list[Page]:
+        """The same as they were stored: the first page holds or follows `sequence` and may begin before it.
+        No more than `count_max` pages."""
+        return [
+            Page(record.sequence, record.time, decode_events(record.payload), len(record.payload))
+            for record in self.partitions[partition].read(sequence, count_max, bytes_max)
+        ]
 
     def wait(self, partition: int, sequence: int, callback: Callable[[], object]) -> Callable[[], None]:
         """Calls back once there is an event at or after `sequence`. Returns how to stop waiting."""

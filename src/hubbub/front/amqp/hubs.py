@@ -7,46 +7,30 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...broker.errors import Invalid
-from ...broker.hub import Event, Hub
+from ...broker.hub import Hub, Page
 from ...broker.message import Message
 from ...broker.partitions import Start
 from ...wire.amqp.delivery import Delivery
 from ...wire.amqp.link import Receiver, Sender
-from ...wire.amqp.message import (
-    DELIVERY_ANNOTATIONS,
-    MESSAGE_ANNOTATIONS,
-    Sections,
-    data_sections,
-    map_section,
-    section_map,
-    split,
-)
+from ...wire.amqp.message import DELIVERY_ANNOTATIONS, map_section
 from ...wire.amqp.performatives import Rejected, Source
-from ...wire.amqp.types import DecodeError, Described, Int, Long, Short, Symbol, Timestamp
+from ...wire.amqp.types import Described, Int, Long, Short, Symbol, Timestamp
 from .errors import error_of
+from .events import PRODUCER, PRODUCER_EPOCH, PRODUCER_SEQUENCE, events_of, stamp
 
 if TYPE_CHECKING:
     from .peer import Peer
 
-BATCH_FORMAT = 0x80013700
 CREDIT = 500
 READ_EVENTS_MAX = 256
 READ_BYTES_MAX = 256 * 1024
+KEPT_BYTES_MAX = 64 << 20
+"""Batches that consumers have sent in part, of all connections together."""
 READERS_MAX = 5
 METRIC = "com.microsoft:enable-receiver-runtime-metric"
 EPOCH = "com.microsoft:epoch"
 
 IDEMPOTENT = "com.microsoft:idempotent-producer"
-PRODUCER = Symbol("com.microsoft:producer-id")
-PRODUCER_EPOCH = Symbol("com.microsoft:producer-epoch")
-PRODUCER_SEQUENCE = Symbol("com.microsoft:producer-sequence-number")
-
-PARTITION_KEY = Symbol("x-opt-partition-key")
-PUBLISHER = Symbol("x-opt-publisher-name")
-SEQUENCE = Symbol("x-opt-sequence-number")
-OFFSET = Symbol("x-opt-offset")
-ENQUEUED = Symbol("x-opt-enqueued-time")
-_OURS = frozenset((PARTITION_KEY, PUBLISHER, SEQUENCE, OFFSET, ENQUEUED))
 _SELECTOR = re.compile(r"\s*amqp\.annotation\.(x-opt-[a-z-]+)\s*(>=|>)\s*'?([^']*)'?\s*", re.ASCII)
 
 
@@ -72,56 +56,23 @@ class Producer:
         peer.hold(len(delivery.payload))
         try:
             messages = events_of(delivery.payload, delivery.format)
-            for message in messages:
-                self._check(message)
+            self._check(messages)
             peer.namespace.publish(self.hub, messages, self.partition, peer.now(), done)
         except Exception as error:
             done(error)
         else:
             peer.count(self.hub.entity.path, "incoming_messages", len(messages))
 
-    def _check(self, message: Message) -> None:
+    def _check(self, messages: Sequence[Message]) -> None:
         if self.publisher is not None:
-            if message.partition_key not in (None, self.publisher):
-                raise Invalid("The partition key must be the publisher's name.")
-            message.partition_key = message.publisher = self.publisher
-        elif self.partition is not None and message.partition_key is not None:
-            raise Invalid("An event for a given partition cannot have a partition key.")
-
-
-def events_of(payload: bytes, form: int) -> list[Message]:
-    """The events of one delivery, a single one or a batch. Raises DecodeError, Invalid."""
-    envelope = split(payload)
-    if form != BATCH_FORMAT:
-        return [_event(envelope, None)]
-    key = _key(section_map(envelope.message_annotations))
-    events = [_event(split(part), key) for part in data_sections(envelope.body)]
-    if not events:
-        raise Invalid("The batch holds no event.")
-    return events
-
-
-def _event(sections: Sections, key: str | None) -> Message:
-    annotations = section_map(sections.message_annotations)
-    own = key or _key(annotations)
-    producer = _producer(annotations) if PRODUCER in annotations else None
-    kept = sections.message_annotations
-    if not _OURS.isdisjoint(annotations):
-        # What the service stamps itself a sender cannot say.
-        rest = {name: value for name, value in annotations.items() if name not in _OURS}
-        kept = map_section(MESSAGE_ANNOTATIONS, rest) if rest else b""
-    return Message(
-        sections.bare(), partition_key=own, annotations=kept, header=sections.header, producer=producer
-    )
-
-
-def _producer(annotations: dict[Any, Any]) -> tuple[int, int, int]:
-    """Id, epoch and sequence number of an event of an idempotent producer."""
-    numbers = [annotations.get(name) for name in (PRODUCER, PRODUCER_EPOCH, PRODUCER_SEQUENCE)]
-    if not all(isinstance(number, int) for number in numbers):
-        raise Invalid("An event of an idempotent producer needs its id, epoch and sequence number.")
-    id, epoch, sequence = numbers
-    return int(id), int(epoch), int(sequence)  # type: ignore[arg-type]
+            for message in messages:
+                if message.partition_key not in (None, self.publisher):
+                    raise Invalid("The partition key must be the publisher's name.")
+                message.partition_key = message.publisher = self.publisher
+        elif self.partition is not None:
+            for message in messages:
+                if message.partition_key is not None:
+                    raise Invalid("An event for a given partition cannot have a partition key.")
 
 
 def entered(hub: Hub, partition: int | None, properties: dict[Any, Any], fresh: int) -> dict[Any, Any]:
@@ -139,15 +90,6 @@ def entered(hub: Hub, partition: int | None, properties: dict[Any, Any], fresh: 
         PRODUCER_EPOCH: Short(producer.epoch),
         PRODUCER_SEQUENCE: Int(producer.last),
     }
-
-
-def _key(annotations: dict[Any, Any]) -> str | None:
-    key = annotations.get(PARTITION_KEY)
-    if key is None:
-        return None
-    if not isinstance(key, str) or len(key) > 128:
-        raise Invalid("The partition key must be a text of at most 128 characters.")
-    return str(key)
 
 
 def start_of(source: Any) -> Start:
@@ -186,11 +128,13 @@ class Consumer:
         self.metric = METRIC in (link.attach.desired_capabilities or ())
         self._stop_waiting: Any = None
         self._due = False
+        self._page: Page | None = None
 
     def flow(self) -> None:
         self.pump()
 
     def gone(self) -> None:
+        self._kept()
         if self._stop_waiting is not None:
             self._stop_waiting()
             self._stop_waiting = None
@@ -208,10 +152,7 @@ class Consumer:
             return
         credit = link.credit
         if credit > 0 and self.peer.writable:
-            count = min(credit, READ_EVENTS_MAX)
-            events = self.hub.read(self.partition, self.sequence, count, READ_BYTES_MAX)
-            if events:
-                self._send(events)
+            if self._send(min(credit, READ_EVENTS_MAX)):
                 self._due = True
                 self.peer.soon(self._again)
                 return
@@ -231,13 +172,39 @@ class Consumer:
         self._stop_waiting = None
         self.pump()
 
-    def _send(self, events: Sequence[Event]) -> None:
-        link = self.link
+    def _send(self, count_max: int) -> int:
+        """Sends up to so many events; returns how many there were."""
+        kept = self._kept()
+        read = self.hub.pages
+        pages = read(self.partition, self.sequence, count_max, READ_BYTES_MAX) if kept is None else [kept]
         metric = self._metric() if self.metric else b""
-        for event in events:
-            link.send(metric + encode_event(event), b"%x" % event.sequence, settled=True)
-        self.sequence = events[-1].sequence + 1
-        self.peer.count(self.hub.entity.path, "outgoing_messages", len(events))
+        stamped: list[tuple[bytes, bytes]] = []
+        for page in pages:
+            begin = max(0, self.sequence - page.sequence)
+            end = min(len(page.messages), begin + count_max - len(stamped))
+            stamped += stamp(page.messages[begin:end], page.sequence + begin, page.enqueued, metric)
+            self.sequence = page.sequence + end
+            if end < len(page.messages):
+                self._keep(page)
+                break
+        if stamped:
+            self.link.send_settled(stamped)
+            self.peer.count(self.hub.entity.path, "outgoing_messages", len(stamped))
+        return len(stamped)
+
+    def _keep(self, page: Page) -> None:
+        """Of a large batch only a piece goes at a time; to read and check all of it again for the next piece
+        would cost more than that piece. What all consumers keep is bounded."""
+        server = self.peer.server
+        if server.kept_bytes + page.size_bytes <= KEPT_BYTES_MAX:
+            server.kept_bytes += page.size_bytes
+            self._page = page
+
+    def _kept(self) -> Page | None:
+        page, self._page = self._page, None
+        if page is not None:
+            self.peer.server.kept_bytes -= page.size_bytes
+        return page
 
     def _metric(self) -> bytes:
         last = self.hub.describe(self.partition)
@@ -250,26 +217,6 @@ class Consumer:
                 Symbol("runtime_info_retrieval_time_utc"): Timestamp(self.peer.now()),
             },
         )
-
-
-def encode_event(event: Event) -> bytes:
-    """The event as consumers get it: the sender's own bytes, and what the service knows of it."""
-    message = event.message
-    annotations: dict[Any, Any] = {
-        SEQUENCE: Long(event.sequence),
-        OFFSET: event.offset,
-        ENQUEUED: Timestamp(event.enqueued),
-    }
-    if message.partition_key is not None:
-        annotations[PARTITION_KEY] = message.partition_key
-    if message.publisher is not None:
-        annotations[PUBLISHER] = message.publisher
-    if message.annotations:
-        try:
-            annotations = section_map(message.annotations) | annotations
-        except DecodeError:
-            pass  # Checked when it came; damage would have been found by its checksum.
-    return message.header + map_section(MESSAGE_ANNOTATIONS, annotations) + message.payload
 
 
 class Readers:

@@ -42,6 +42,7 @@ class AmqpServer:
         self.connections: set[AmqpTransport] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.readers: dict[tuple[str, str, int], Readers] = {}
+        self.kept_bytes = 0
         for namespace in broker.namespaces.values():
             namespace.watchers.append(partial(self._changed, namespace))
 

@@ -8,6 +8,7 @@ one connection, so its meaning is remembered by its bytes (`Tails`).
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import cast
 
 from .performatives import (
@@ -242,6 +243,19 @@ def encode_transfer(
         + tag
         + tail
     )  # fmt: skip
+
+
+# size, from doff to the handle, id, head of the tag, tag, tail
+_SETTLED = struct.Struct(">I16sI2sI12s")
+SETTLED_OVERHEAD = _SETTLED.size
+_Pack = Callable[[int, bytes, int, bytes, int, bytes], bytes]
+
+
+def settled_transfers(channel: int, handle: int) -> tuple[_Pack, bytes, bytes, bytes]:
+    """For frames of settled deliveries of one link, whose tags are their ids: how to make one up to its
+    payload, of its size, the first constant, the id, the second, the id again, the third; and those three."""
+    example = encode_transfer(channel, handle, 0, bytes(4), transfer_tail(0, True, False), 0)
+    return _SETTLED.pack, example[4:20], example[24:26], example[30:]
 
 
 # size, doff 2, type 0, channel, 00 53 15 c0, list size, 6 fields, role, 70 first, 70 last, settled

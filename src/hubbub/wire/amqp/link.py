@@ -7,7 +7,7 @@ window let them go. Both are made by a Session, for the peer's attach or for our
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .delivery import Delivery, Sent
@@ -459,6 +459,20 @@ class Sender(Link):
             self.session.stalled[self] = None
         return sent
 
+    def send_settled(self, messages: Sequence[tuple[bytes, bytes]]) -> None:
+        """Send many messages that want no answer, each given in two pieces. As `send`, for less: what goes
+        at once and fits a frame leaves no trace here. Tags are made here too. Raises StateError."""
+        if self.state != ATTACHED:
+            raise StateError(f"link {self.name!r} is not attached")
+        at = 0
+        while at < len(messages):
+            if not self._waiting:
+                at = self.session.emit_settled(self, messages, at)
+            if at < len(messages):
+                head, body = messages[at]
+                self.send(head + body, self._delivery_count.to_bytes(4, "big"), settled=True)
+                at += 1
+
     def withdraw(self) -> list[Sent]:
         """Take back the deliveries of which nothing was sent yet; oldest first."""
         begun = [sent for sent in self._waiting if sent.id is not None]
@@ -505,6 +519,16 @@ class Sender(Link):
         )
 
     # What follows is for the session.
+
+    @property
+    def credit_given(self) -> int:
+        """What is left of the peer's credit, whatever the session's window is."""
+        return self._credit
+
+    def passed(self, count: int) -> None:
+        """So many settled deliveries went out."""
+        self._delivery_count = (self._delivery_count + count) & MASK
+        self._credit -= count
 
     def started(self, sent: Sent) -> None:
         """The first frame of a delivery goes out."""

@@ -15,6 +15,9 @@ from .types import Buffer, DecodeError, Symbol, Timestamp, Uint, decode, encode,
 HEADER, DELIVERY_ANNOTATIONS, MESSAGE_ANNOTATIONS, PROPERTIES, APPLICATION_PROPERTIES = range(0x70, 0x75)
 DATA, SEQUENCE, VALUE, FOOTER = range(0x75, 0x79)
 
+_U32, _U32_U32 = struct.Struct(">I"), struct.Struct(">II")
+_WIDE_DATA = 0x005375B0  # descriptor and constructor of a data section of more than 255 bytes
+
 _NAMES = {
     "amqp:header:list": HEADER,
     "amqp:delivery-annotations:map": DELIVERY_ANNOTATIONS,
@@ -90,6 +93,66 @@ def split(payload: bytes) -> Sections:
             setattr(sections, _SLOTS[code], payload[start:offset])
     sections.body = body[0] if len(body) == 1 else b"".join(body)
     return sections
+
+
+def is_bare(payload: bytes) -> bool:
+    """Whether a message has only the sections that `Sections.bare` keeps, in that order and encoded as most
+    senders do it: then its bytes are its bare bytes. False does not say that anything is wrong."""
+    size = len(payload)
+    try:
+        if size > 7 and _U32_U32.unpack_from(payload) == (_WIDE_DATA, size - 8):
+            return True
+        offset, last = 0, MESSAGE_ANNOTATIONS
+        while offset < size:
+            descriptor, code, kind = payload[offset : offset + 2], payload[offset + 2], payload[offset + 3]
+            if descriptor != b"\x00\x53" or code < last or (code == last and not DATA <= code <= VALUE):
+                return False
+            last = code
+            width = kind >> 4
+            if width in (0xB, 0xD):
+                offset += 8 + _U32.unpack_from(payload, offset + 4)[0]
+            elif width in (0xA, 0xC):
+                offset += 5 + payload[offset + 4]
+            elif kind == 0x45:
+                offset += 4
+            else:
+                return False
+    except (IndexError, struct.error):
+        return False
+    return offset == size and last <= FOOTER
+
+
+def split_batch(payload: bytes) -> tuple[bytes, list[bytes]]:
+    """The message-annotations section of a batch's envelope and the contents of its data sections, each a
+    message of its own. Raises DecodeError."""
+    annotations = b""
+    parts: list[bytes] = []
+    offset, size = 0, len(payload)
+    while offset < size:
+        if size - offset > 7:
+            head, length = _U32_U32.unpack_from(payload, offset)
+            if head == _WIDE_DATA and length <= size - offset - 8:
+                start = offset + 8
+                offset = start + length
+                parts.append(payload[start:offset])
+                continue
+        start = offset
+        code, offset = _descriptor(payload, offset)
+        value, offset = offset, skip(payload, offset)
+        if code == DATA:
+            parts.append(_binary(payload, value))
+        elif code in (SEQUENCE, VALUE):
+            raise DecodeError("a batch holds data sections only")
+        elif code == MESSAGE_ANNOTATIONS:
+            annotations = payload[start:offset]
+    return annotations, parts
+
+
+def _binary(payload: bytes, offset: int) -> bytes:
+    value, _ = decode(payload, offset)
+    if not isinstance(value, bytes):
+        raise DecodeError("a data section is not binary")
+    return value
 
 
 def _descriptor(payload: Buffer, offset: int) -> tuple[int, int]:
@@ -171,16 +234,7 @@ _NULL, _STRING, _SYMBOL = b"\x40", b"\xa1", b"\xa3"
 
 def data_sections(body: bytes) -> list[bytes]:
     """The contents of a body made of data sections, as the parts of a batch. Raises DecodeError."""
-    parts: list[bytes] = []
-    offset = 0
-    while offset < len(body):
-        code, offset = _descriptor(body, offset)
-        if code != DATA:
-            raise DecodeError("a batch holds data sections only")
-        value, offset = decode(body, offset)
-        if not isinstance(value, bytes):
-            raise DecodeError("a data section is not binary")
-        parts.append(value)
+    _, parts = split_batch(body)
     return parts
 
 
@@ -197,9 +251,6 @@ def body_bytes(body: bytes) -> bytes:
     if isinstance(value, bytes):
         return bytes(value)
     return value.encode() if isinstance(value, str) else body[offset:]
-
-
-_U32 = struct.Struct(">I")
 
 
 def data_section(body: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,14 @@ from .errors import (
 )
 from .frames import AMQP, frame
 from .hot import (
+    SETTLED_OVERHEAD,
     decode_disposition,
     decode_flow,
     decode_transfer,
     encode_disposition,
     encode_flow,
     encode_transfer,
+    settled_transfers,
     transfer_overhead,
     transfer_tail,
 )
@@ -309,6 +312,29 @@ class Session:
             return True
         self._partial = link if self._emit_parts(link, sent) else None
         return self._partial is None
+
+    def emit_settled(self, link: Sender, messages: Sequence[tuple[bytes, bytes]], at: int) -> int:
+        """Send settled deliveries, one frame each, from `messages[at]` on: as far as credit and window allow
+        and they fit a frame. Returns the place of the first that did not go."""
+        end = min(len(messages), at + link.credit_given, at + self.room)
+        space = self.connection.send_frame_bytes - SETTLED_OVERHEAD
+        frames: list[bytes] = []
+        pack, fore, tag, tail = settled_transfers(self.channel, link.handle)
+        first = delivery_id = self._next_delivery_id
+        for head, body in messages[at:end] if at or end < len(messages) else messages:
+            size = len(head) + len(body)
+            if size > space:
+                break
+            frames += (pack(size + SETTLED_OVERHEAD, fore, delivery_id, tag, delivery_id, tail), head, body)
+            delivery_id = (delivery_id + 1) & MASK
+        count = (delivery_id - first) & MASK
+        if count:
+            self._next_delivery_id = delivery_id
+            self._window -= count
+            self._next_outgoing_id = (self._next_outgoing_id + count) & MASK
+            link.passed(count)
+            self.connection.write(*frames)
+        return at + count
 
     def reopen(self) -> None:
         """There may be room again: send what waits, tell senders that were told of too little credit."""

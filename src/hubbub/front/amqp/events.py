@@ -1,0 +1,142 @@
+"""Events of event hubs between AMQP and the broker's envelope (AMQP reference 3.3, 3.7).
+
+What the sender wrote is kept as bytes; what the service knows of an event is written into its message
+annotations when a consumer gets it. Events come and go by the hundred thousand, and most have nothing in them
+that must be looked at: those take short ways, which say the same as the general ones.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from ...broker.errors import Invalid
+from ...broker.message import Message
+from ...wire.amqp.message import (
+    MESSAGE_ANNOTATIONS,
+    Sections,
+    is_bare,
+    map_section,
+    section_map,
+    split,
+    split_batch,
+)
+from ...wire.amqp.types import DecodeError, Long, Symbol, Timestamp, encode, skip
+
+BATCH_FORMAT = 0x80013700
+KEY_CHARS_MAX = 128
+
+PRODUCER = Symbol("com.microsoft:producer-id")
+PRODUCER_EPOCH = Symbol("com.microsoft:producer-epoch")
+PRODUCER_SEQUENCE = Symbol("com.microsoft:producer-sequence-number")
+
+PARTITION_KEY = Symbol("x-opt-partition-key")
+PUBLISHER = Symbol("x-opt-publisher-name")
+SEQUENCE = Symbol("x-opt-sequence-number")
+OFFSET = Symbol("x-opt-offset")
+ENQUEUED = Symbol("x-opt-enqueued-time")
+_OURS = frozenset((PARTITION_KEY, PUBLISHER, SEQUENCE, OFFSET, ENQUEUED))
+
+
+def events_of(payload: bytes, form: int) -> list[Message]:
+    """The events of one delivery, a single one or a batch. Raises DecodeError, Invalid."""
+    if form != BATCH_FORMAT:
+        return [_event(payload, None)]
+    annotations, parts = split_batch(payload)
+    if not parts:
+        raise Invalid("The batch holds no event.")
+    key = _key(section_map(annotations)) if annotations else None
+    return [Message(part, None, None, key) if is_bare(part) else _event(part, key) for part in parts]
+
+
+def _event(part: bytes, key: str | None) -> Message:
+    """One event as its sender encoded it. `key` is that of the batch, which goes before its own."""
+    end = skip(part, 3) if part[:3] == b"\x00Sp" else 0
+    rest = part[end:] if end else part
+    if is_bare(rest):
+        return Message(rest, None, None, key, header=part[:end])
+    return _with_annotations(split(part), key)
+
+
+def _with_annotations(sections: Sections, key: str | None) -> Message:
+    annotations = section_map(sections.message_annotations)
+    own = key or _key(annotations)
+    producer = _producer(annotations) if PRODUCER in annotations else None
+    kept = sections.message_annotations
+    if not _OURS.isdisjoint(annotations):
+        # What the service stamps itself a sender cannot say.
+        rest = {name: value for name, value in annotations.items() if name not in _OURS}
+        kept = map_section(MESSAGE_ANNOTATIONS, rest) if rest else b""
+    return Message(
+        sections.bare(), partition_key=own, annotations=kept, header=sections.header, producer=producer
+    )
+
+
+def _producer(annotations: dict[Any, Any]) -> tuple[int, int, int]:
+    """Id, epoch and sequence number of an event of an idempotent producer."""
+    numbers = [annotations.get(name) for name in (PRODUCER, PRODUCER_EPOCH, PRODUCER_SEQUENCE)]
+    if not all(isinstance(number, int) for number in numbers):
+        raise Invalid("An event of an idempotent producer needs its id, epoch and sequence number.")
+    id, epoch, sequence = numbers
+    return int(id), int(epoch), int(sequence)  # type: ignore[arg-type]
+
+
+def _key(annotations: dict[Any, Any]) -> str | None:
+    key = annotations.get(PARTITION_KEY)
+    if key is None:
+        return None
+    if not isinstance(key, str) or len(key) > KEY_CHARS_MAX:
+        raise Invalid(f"The partition key must be a text of at most {KEY_CHARS_MAX} characters.")
+    return str(key)
+
+
+# Delivering.
+
+_I64 = struct.Struct(">q")
+_SEQUENCE_HEAD, _ENQUEUED_HEAD = encode(SEQUENCE) + b"\x81", encode(ENQUEUED) + b"\x83"
+_OFFSET_HEAD = encode(OFFSET) + b"\xa1"
+
+
+def stamp(
+    messages: Sequence[Message], sequence: int, enqueued: int, metric: bytes = b""
+) -> list[tuple[bytes, bytes]]:
+    """Events that stand one behind the other, the first at `sequence`, as consumers get them: what goes
+    before the sender's bare message, and that message. `metric`: a section of delivery annotations."""
+    stamped: list[tuple[bytes, bytes]] = []
+    append, pack = stamped.append, _I64.pack
+    time = _ENQUEUED_HEAD + pack(enqueued) + _OFFSET_HEAD
+    digits = 0
+    for message in messages:
+        offset = b"%d" % sequence
+        if len(offset) != digits:
+            digits = len(offset)
+            size = len(_SEQUENCE_HEAD) + len(time) + digits + 10
+            head = b"\x00Sr\xc1" + bytes((size, 6)) + _SEQUENCE_HEAD
+            middle = time + bytes((digits,))
+        if message.partition_key is None and not message.annotations and message.publisher is None:
+            stamps = head + pack(sequence) + middle + offset
+        else:
+            stamps = _all_stamps(message, sequence, enqueued)
+        lead = message.header + metric if metric else message.header
+        append((lead + stamps if lead else stamps, message.payload))
+        sequence += 1
+    return stamped
+
+
+def _all_stamps(message: Message, sequence: int, enqueued: int) -> bytes:
+    annotations: dict[Any, Any] = {
+        SEQUENCE: Long(sequence),
+        ENQUEUED: Timestamp(enqueued),
+        OFFSET: str(sequence),
+    }
+    if message.partition_key is not None:
+        annotations[PARTITION_KEY] = message.partition_key
+    if message.publisher is not None:
+        annotations[PUBLISHER] = message.publisher
+    if message.annotations:
+        try:
+            annotations = section_map(message.annotations) | annotations
+        except DecodeError:
+            pass  # Checked when it came; damage would have been found by its checksum.
+    return map_section(MESSAGE_ANNOTATIONS, annotations)
