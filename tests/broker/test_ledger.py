@@ -7,7 +7,17 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from hubbub.broker.ledger import AVAILABLE, CLAIMED, DEFERRED, LOCKED, SCHEDULED, Ledger, Note, decode_note
+from hubbub.broker.ledger import (
+    AVAILABLE,
+    CLAIMED,
+    DEFERRED,
+    LOCKED,
+    SCHEDULED,
+    SWEPT_PER_TIMER,
+    Ledger,
+    Note,
+    decode_note,
+)
 
 T = b"t" * 16
 
@@ -98,6 +108,43 @@ def test_loading_takes_the_newest_note_and_names_the_stale():
     assert book.entries[1].state == DEFERRED
     assert 7 not in book.entries
     assert book.held(T, 0) is None
+
+
+def test_timers_that_mean_nothing_any_more_go_a_few_at_a_time():
+    """Many locks come and go beside some messages that wait for their end."""
+    book = ledger(*range(1, 5001))
+    for n in range(1, 101):
+        book.note(Note(n, SCHEDULED, until=90_000 + n))
+        book.note(Note(n + 100, AVAILABLE, expires=80_000 - n))
+    most, steps = 0, []
+    for n in range(201, 5001):
+        before = len(book._old_timers)
+        entry = book.lock(n, n.to_bytes(16, "big"), 50_000 + n)
+        book.forget(entry)
+        most = max(most, len(book._timers) + len(book._old_timers))
+        if before:
+            steps.append(before - len(book._old_timers))
+    assert most < 5 * 201 + 64
+    assert max(steps) == SWEPT_PER_TIMER
+    moments = []
+    while (moment := book.next_deadline()) is not None:
+        moments += [(moment, entry.sequence) for entry, _ in book.due(moment)]
+    assert moments == [(80_000 - n, 100 + n) for n in range(100, 0, -1)] + [
+        (90_000 + n, n) for n in range(1, 101)
+    ]
+
+
+def test_a_message_that_is_abandoned_all_the_time_has_one_timer_for_its_end():
+    book = ledger(1)
+    book.note(Note(1, AVAILABLE, expires=10_000_000))
+    for n in range(1000):
+        book.release(book.lock(1, T, 100 + n))
+    assert [timer for timer in book._timers + book._old_timers if timer[0] == 10_000_000] == [(10_000_000, 1)]
+    found = []
+    for entry, expired in book.due(10_000_000):
+        found.append((entry.sequence, expired))
+        book.forget(entry)
+    assert found == [(1, True)]
 
 
 VERBS = {

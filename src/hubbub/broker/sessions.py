@@ -465,14 +465,14 @@ class Sessions:
         """Ids in their order: of sessions with active messages; given a moment, of those whose state was
         updated after it (AMQP reference 4.8, get-message-sessions)."""
         if updated_since is None:
-            found = [line.id for line in self._lines.values() if self._active(line)]
+            now = self._receiver.clock.now()
+            found = [line.id for line in self._lines.values() if self._active(line, now)]
         else:
             found = [id for id, (_, updated) in self._states.items() if updated > updated_since]
         return sorted(found)[skip : skip + top]
 
-    def _active(self, line: Line) -> bool:
-        receiver = self._receiver
-        if line.first(receiver.ledger.deliverable, receiver.clock.now()) is not None:
+    def _active(self, line: Line, now: int) -> bool:
+        if line.first(self._receiver.ledger.deliverable, now) is not None:
             return True
         held = () if line.lock is None else line.lock.held.values()
         return any(entry.state in (LOCKED, CLAIMED) and not entry.deferred for entry in held)
