@@ -71,5 +71,10 @@ def text_of(error: Exception) -> str:
     return "The server failed to handle the request."
 
 
+def is_ours(error: Exception) -> bool:
+    """Whether it is a mistake of ours, which belongs in the log."""
+    return condition_of(error) == wire.INTERNAL_ERROR
+
+
 def error_of(error: Exception) -> Error:
     return Error(condition_of(error), text_of(error))

@@ -11,12 +11,12 @@ from ...broker.hub import Hub, Page
 from ...broker.message import Message
 from ...broker.partitions import Start
 from ...wire.amqp.delivery import Delivery
-from ...wire.amqp.link import Receiver, Sender
+from ...wire.amqp.link import Sender
 from ...wire.amqp.message import DELIVERY_ANNOTATIONS, map_section
-from ...wire.amqp.performatives import Rejected, Source
+from ...wire.amqp.performatives import Source
 from ...wire.amqp.types import Described, Int, Long, Short, Symbol, Timestamp
-from .errors import error_of
 from .events import PRODUCER, PRODUCER_EPOCH, PRODUCER_SEQUENCE, events_of, stamp
+from .incoming import Done, Incoming
 
 if TYPE_CHECKING:
     from .peer import Peer
@@ -34,7 +34,7 @@ IDEMPOTENT = "com.microsoft:idempotent-producer"
 _SELECTOR = re.compile(r"\s*amqp\.annotation\.(x-opt-[a-z-]+)\s*(>=|>)\s*'?([^']*)'?\s*", re.ASCII)
 
 
-class Producer:
+class Producer(Incoming):
     """Events that come on one link."""
 
     def __init__(self, hub: Hub, partition: int | None, publisher: str | None) -> None:
@@ -42,26 +42,14 @@ class Producer:
         self.partition = partition
         self.publisher = publisher
 
-    def delivery(self, peer: Peer, link: Receiver, delivery: Delivery) -> None:
-        """Answers when the events are durable."""
+    def path(self) -> str:
+        return self.hub.entity.path
 
-        def done(error: Exception | None) -> None:
-            peer.release(len(delivery.payload))
-            if not delivery.settled:
-                if error is None:
-                    link.settle(delivery)
-                else:
-                    link.settle(delivery, Rejected(error_of(error)))
-
-        peer.hold(len(delivery.payload))
-        try:
-            messages = events_of(delivery.payload, delivery.format)
-            self._check(messages)
-            peer.namespace.publish(self.hub, messages, self.partition, peer.now(), done)
-        except Exception as error:
-            done(error)
-        else:
-            peer.count(self.hub.entity.path, "incoming_messages", len(messages))
+    def take(self, peer: Peer, delivery: Delivery, done: Done) -> int:
+        messages = events_of(delivery.payload, delivery.format)
+        self._check(messages)
+        peer.namespace.publish(self.hub, messages, self.partition, peer.now(), done)
+        return len(messages)
 
     def _check(self, messages: Sequence[Message]) -> None:
         if self.publisher is not None:

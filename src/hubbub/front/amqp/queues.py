@@ -18,11 +18,12 @@ from ...broker.message import Message
 from ...broker.receiver import Delivery, Outcome, Waiter
 from ...broker.receiver import Receiver as Source
 from ...broker.sessions import SessionLock
-from ...wire.amqp.delivery import Delivery as Incoming
+from ...wire.amqp.delivery import Delivery as Arrived
 from ...wire.amqp.delivery import Sent
-from ...wire.amqp.link import Receiver, Sender
+from ...wire.amqp.link import Sender
 from ...wire.amqp.performatives import Accepted, Modified, Rejected, Released, State
 from .errors import error_of
+from .incoming import Done, Incoming
 from .messages import encode_delivery, merged, messages_of, tag_of
 
 if TYPE_CHECKING:
@@ -35,33 +36,21 @@ DEAD_LETTER = "com.microsoft:dead-letter"
 TEXT_CHARS_MAX = 4096
 
 
-class Sending:
+class Sending(Incoming):
     """Messages that come on one link, for a queue or topic."""
 
     def __init__(self, entity: Queue | Topic) -> None:
         self.entity = entity
 
-    def delivery(self, peer: Peer, link: Receiver, delivery: Incoming) -> None:
-        """Answers when the messages are durable."""
+    def path(self) -> str:
+        return self.entity.path
 
-        def done(error: Exception | None) -> None:
-            peer.release(len(delivery.payload))
-            if not delivery.settled:
-                if error is None:
-                    link.settle(delivery)
-                else:
-                    link.settle(delivery, Rejected(error_of(error)))
-
-        peer.hold(len(delivery.payload))
-        try:
-            now = peer.now()
-            messages = messages_of(delivery.payload, delivery.format, now)
-            check(messages, self.size_max(peer))
-            peer.namespace.send(self.entity.path, messages, now, done)
-        except Exception as error:
-            done(error)
-        else:
-            peer.count(self.entity.path, "incoming_messages", len(messages))
+    def take(self, peer: Peer, delivery: Arrived, done: Done) -> int:
+        now = peer.now()
+        messages = messages_of(delivery.payload, delivery.format, now)
+        check(messages, self.size_max(peer))
+        peer.namespace.send(self.entity.path, messages, now, done)
+        return len(messages)
 
     def renewed(self, entity: object) -> bool:
         """Takes over a changed description. False if the entity is gone, or another of the same name."""
