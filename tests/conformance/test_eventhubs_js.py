@@ -5,7 +5,8 @@ from __future__ import annotations
 import js
 import pytest
 
-from live import running
+from hubbub.broker.access import sas_token
+from live import FAR, ROOT, WELL_KNOWN, running
 
 HUBS = (
     *("send", "batches", "keys", "positions", "latest"),
@@ -46,6 +47,9 @@ EXPECTED = {
     },
     "idempotent": {"found": [1, 10, 2, 20, 3], "stolen": "ProducerDisconnectedError", "last": 4},
     "buffered": 99,
+    "large": 0,
+    "signature": 0,
+    "close": True,
     "errors": {
         "hub": "MessagingEntityNotFoundError",
         "partition": "ArgumentOutOfRangeError",
@@ -59,7 +63,10 @@ EXPECTED = {
 def results(tmp_path_factory):
     hubs = [word for name in HUBS for word in ("--hub", name)]
     with running(tmp_path_factory.mktemp("js"), "--memory", *hubs) as live:
-        yield js.run("eventhubs.mjs", live.connection_string)
+        token = sas_token("sb://localhost/", ROOT, WELL_KNOWN, FAR)
+        endpoint = live.connection_string.split(";")[0]
+        signed = f"{endpoint};SharedAccessSignature={token};UseDevelopmentEmulator=true"
+        yield js.run("eventhubs.mjs", live.connection_string, signed)
 
 
 @pytest.mark.parametrize("check", EXPECTED)

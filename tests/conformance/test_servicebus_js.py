@@ -7,7 +7,18 @@ import pytest
 
 from live import running
 
-QUEUES = ("complete", "abandon", "defer", "dead", "schedule", "renew", "drain", "subscribe", "errors")
+QUEUES = (
+    "complete",
+    "abandon",
+    "defer",
+    "dead",
+    "schedule",
+    "renew",
+    "drain",
+    "subscribe",
+    "thousands",
+    "errors",
+)
 EXPECTED = {
     "complete": {
         "body": {"k": [1, "x"]},
@@ -24,6 +35,7 @@ EXPECTED = {
     "renew": True,
     "drain": {"count": 0, "quick": True},
     "subscribe": {"same": True, "left": 0},
+    "thousands": {"found": 12_000, "bounded": True},
     "rules": {
         "rules": [["big", "size > 5"], ["blue", "s"]],
         "twice": "MessagingEntityAlreadyExists",

@@ -7,7 +7,7 @@ import {
 } from "@azure/event-hubs";
 import { failure, run } from "./checks.mjs";
 
-const [connection] = process.argv.slice(2);
+const [connection, signed] = process.argv.slice(2);
 const options = { retryOptions: { maxRetries: 0 } };
 const producers = [];
 const producerOf = (hub, more = {}) => {
@@ -128,6 +128,25 @@ await run({
     await client.close();
     const part = await producerOf("send").getPartitionProperties("1");
     return part.lastEnqueuedSequenceNumber;
+  },
+  async large() {
+    await producerOf("send").sendBatch([{ body: "x".repeat(200_000) }], { partitionId: "2" });
+    return (await producerOf("send").getPartitionProperties("2")).lastEnqueuedSequenceNumber;
+  },
+  async signature() {
+    const producer = new EventHubProducerClient(signed, "send", options);
+    producers.push(producer);
+    await producer.sendBatch([{ body: 1 }], { partitionId: "3" });
+    return (await producer.getPartitionProperties("3")).lastEnqueuedSequenceNumber;
+  },
+  async close() {
+    const client = new EventHubConsumerClient("$Default", connection, "send", options);
+    const handlers = { processEvents: async () => {}, processError: async () => {} };
+    client.subscribe(handlers, { startPosition: earliestEventPosition });
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    const began = Date.now();
+    await client.close();
+    return Date.now() - began < 500;
   },
   async errors() {
     return {

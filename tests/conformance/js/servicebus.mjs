@@ -78,6 +78,28 @@ await run({
     const left = (await client.createReceiver("subscribe").receiveMessages(1, brief)).length;
     return { same: JSON.stringify(found) === JSON.stringify(bodies), left };
   },
+  async thousands() {
+    const sender = client.createSender("thousands");
+    for (let first = 0; first < 12_000; first += 1000) {
+      await sender.sendMessages(Array.from({ length: 1000 }, (_, n) => ({ body: first + n })));
+    }
+    const receiver = client.createReceiver("thousands");
+    const found = new Set();
+    let under_way = 0;
+    let most = 0;
+    await new Promise((resolve, reject) => {
+      const processMessage = async (message) => {
+        most = Math.max(most, ++under_way);
+        await new Promise((done) => setTimeout(done, 20));
+        under_way--;
+        found.add(message.body);
+        if (found.size === 12_000) resolve();
+      };
+      receiver.subscribe({ processMessage, processError: async ({ error }) => reject(error) }, { maxConcurrentCalls: 3000 });
+    });
+    await receiver.close();
+    return { found: found.size, bounded: most <= 2048 };
+  },
   async rules() {
     const manager = client.createRuleManager("topic", "some");
     await manager.createRule("big", { sqlExpression: "size > 5" }, { sqlExpression: "SET grown = 1" });
