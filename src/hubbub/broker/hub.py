@@ -27,13 +27,17 @@ class Event(NamedTuple):
     message: Message
 
 
-class Page(NamedTuple):
-    """Events that were stored together: `messages` stand at `sequence` and behind; `enqueued` in ms."""
+class Page:
+    """Neighbours that were stored at one moment: `messages` stand at `sequence` and behind; `enqueued` in
+    ms."""
 
-    sequence: int
-    enqueued: int
-    messages: list[Message]
-    size_bytes: int
+    __slots__ = ("enqueued", "messages", "sequence", "size_bytes")
+
+    def __init__(self, sequence: int, enqueued: int, messages: list[Message], size_bytes: int) -> None:
+        self.sequence = sequence
+        self.enqueued = enqueued
+        self.messages = messages
+        self.size_bytes = size_bytes
 
 
 class Partition(NamedTuple):
@@ -163,12 +167,19 @@ class Hub:
         return events[:count_max]
 
     def pages(self, partition: int, sequence: int, count_max: int, bytes_max: int) -> list[Page]:
-        """The same as they were stored: the first page holds or follows `sequence` and may begin before it.
-        No more than `count_max` pages."""
-        return [
-            Page(record.sequence, record.time, decode_events(record.payload), len(record.payload))
-            for record in self.partitions[partition].read(sequence, count_max, bytes_max)
-        ]
+        """The same as they were stored: the first page holds or follows `sequence` and may begin before it."""
+        pages: list[Page] = []
+        enqueued, behind = -1, -1
+        for at, count, time, payload in self.partitions[partition].read(sequence, count_max, bytes_max):
+            messages = decode_events(payload)
+            if time == enqueued and at == behind:
+                pages[-1].messages += messages
+                pages[-1].size_bytes += len(payload)
+            else:
+                pages.append(Page(at, time, messages, len(payload)))
+                enqueued = time
+            behind = at + count
+        return pages
 
     def wait(self, partition: int, sequence: int, callback: Callable[[], object]) -> Callable[[], None]:
         """Calls back once there is an event at or after `sequence`. Returns how to stop waiting."""

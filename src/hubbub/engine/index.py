@@ -8,6 +8,7 @@ them died, how many still live is counted.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 
 CHUNK = 512
 _ZEROS_Q = array("Q", bytes(8 * CHUNK))
@@ -120,6 +121,25 @@ class Index:
                 following = min((k for k in self._chunks if k >= number), default=None)
                 if following is None:
                     return None
+                number, chunk = following, self._chunks[following]
+
+    def places(self, sequence: int) -> Iterator[tuple[int, int]]:
+        """Where the live records from `sequence` on stand, in order, each once. The index must not change
+        meanwhile."""
+        number, slot, last = sequence >> 9, sequence & 511, 0
+        chunk = self._chunks.get(number)
+        while True:
+            if chunk is not None:
+                for location, size in zip(chunk.locations[slot:], chunk.sizes[slot:], strict=True):
+                    if location and location != last:
+                        last = location
+                        yield location, size
+            slot = 0
+            chunk = self._chunks.get(number := number + 1)
+            if chunk is None:
+                following = min((k for k in self._chunks if k > number), default=None)
+                if following is None:
+                    return
                 number, chunk = following, self._chunks[following]
 
     def below(self, before: int) -> list[int]:

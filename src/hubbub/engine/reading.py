@@ -44,41 +44,41 @@ class Reading:
             near = self._disk.read(segment.descriptor, max(size, ahead), offset)
             self._near_number, self._near_base, self._near = number, offset, near
             begin = 0
-        return self._decode(log, segment, offset, near[begin : begin + size])
+        return self._decode(log, segment, offset, near, memoryview(near), begin, size)
 
     def read(self, log: FileLog, start: int, count_max: int, bytes_max: int) -> list[Record]:
         records: list[Record] = []
         left = bytes_max
-        segment: Segment | None = None
-        base = 0
-        data = memoryview(b"")
-        index = log.index
-        sequence = index.next_alive(max(start, log.first))
-        while sequence is not None and len(records) < count_max:
-            location, size = index.get(sequence)
+        number = base = end = -1
+        data = b""
+        for location, size in log.index.places(max(start, log.first)):
             left -= size
-            if records and left < 0:
+            if records and (left < 0 or len(records) >= count_max):
                 break
-            number, offset = location >> 32, location & 0xFFFFFFFF
-            if segment is None or segment.number != number or not base <= offset <= base + len(data) - size:
-                segment, base = self._segments[number], offset
+            offset = location & 0xFFFFFFFF
+            if location >> 32 != number or not base <= offset <= end - size:
+                number, base = location >> 32, offset
+                segment = self._segments[number]
                 ahead = max(size, min(READ_AHEAD_BYTES, max(0, left), segment.end - offset))
-                data = memoryview(self._disk.read(segment.descriptor, ahead, offset))
+                data = self._disk.read(segment.descriptor, ahead, offset)
+                view = memoryview(data)
+                end = base + len(data)
             begin = offset - base
-            record = self._decode(log, segment, offset, data[begin : begin + size])
-            records.append(record)
-            sequence = index.next_alive(record.sequence + record.count)
+            records.append(self._decode(log, segment, offset, data, view, begin, size))
         return records
 
-    def _decode(self, log: FileLog, segment: Segment, offset: int, data: bytes | memoryview) -> Record:
-        if len(data) >= fmt.ENTRY.size:
-            length, crc, kind, _, _, number, sequence, time, count = fmt.ENTRY.unpack_from(data)
-            view = memoryview(data)
+    def _decode(
+        self, log: FileLog, segment: Segment, offset: int, data: bytes, view: memoryview, begin: int, size: int
+    ) -> Record:
+        """The record at `begin` of what was read. `view` is all of `data`."""
+        end = begin + size
+        if end <= len(data):
+            length, crc, kind, _, _, number, sequence, time, count = fmt.ENTRY.unpack_from(data, begin)
             if (
-                number == log.id
+                crc == fmt.crc32(view[begin + 8 : end])
+                and number == log.id
                 and kind == fmt.PUT
-                and length + fmt.ENTRY.size == len(data)
-                and crc == fmt.crc32(view[8:])
+                and length + fmt.ENTRY.size == size
             ):
-                return Record(sequence, count, time, bytes(view[fmt.ENTRY.size :]))
+                return Record(sequence, count, time, data[begin + fmt.ENTRY.size : end])
         raise Corrupt(f"{segment.path}: offset {offset}: a record of '{log.name}' is damaged on the disk")

@@ -8,7 +8,8 @@ that must be looked at: those take short ways, which say the same as the general
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from ...broker.errors import Invalid
@@ -94,8 +95,18 @@ def _key(annotations: dict[Any, Any]) -> str | None:
 # Delivering.
 
 _I64 = struct.Struct(">q")
-_SEQUENCE_HEAD, _ENQUEUED_HEAD = encode(SEQUENCE) + b"\x81", encode(ENQUEUED) + b"\x83"
-_OFFSET_HEAD = encode(OFFSET) + b"\xa1"
+_ENQUEUED_HEAD, _OFFSET_HEAD = encode(ENQUEUED) + b"\x83", encode(OFFSET) + b"\xa1"
+_SEQUENCE_HEAD = encode(SEQUENCE) + b"\x81"
+_MIDDLE_BYTES = len(_ENQUEUED_HEAD) + 8 + len(_OFFSET_HEAD) + 1
+
+
+@lru_cache(32)
+def _stamps(digits: int) -> tuple[Callable[[bytes, int, bytes, bytes], bytes], bytes]:
+    """For the annotations of an event without its sender's, whose offset has so many digits: how to make them
+    of their head, the sequence, what stands between, and the offset; and the head."""
+    size = len(_SEQUENCE_HEAD) + 8 + _MIDDLE_BYTES + digits
+    head = b"\x00Sr\xc1" + bytes((size + 1, 6)) + _SEQUENCE_HEAD
+    return struct.Struct(f">{len(head)}sq{_MIDDLE_BYTES}s{digits}s").pack, head
 
 
 def stamp(
@@ -104,23 +115,20 @@ def stamp(
     """Events that stand one behind the other, the first at `sequence`, as consumers get them: what goes
     before the sender's bare message, and that message. `metric`: a section of delivery annotations."""
     stamped: list[tuple[bytes, bytes]] = []
-    append, pack = stamped.append, _I64.pack
-    time = _ENQUEUED_HEAD + pack(enqueued) + _OFFSET_HEAD
-    digits = 0
-    for message in messages:
-        offset = b"%d" % sequence
-        if len(offset) != digits:
-            digits = len(offset)
-            size = len(_SEQUENCE_HEAD) + len(time) + digits + 10
-            head = b"\x00Sr\xc1" + bytes((size, 6)) + _SEQUENCE_HEAD
-            middle = time + bytes((digits,))
+    append = stamped.append
+    longer = sequence  # the first sequence of more digits
+    for at, message in enumerate(messages, sequence):
+        if at >= longer:
+            digits = len(str(at))
+            longer = 10**digits
+            pack, head = _stamps(digits)
+            middle = _ENQUEUED_HEAD + _I64.pack(enqueued) + _OFFSET_HEAD + bytes((digits,))
         if message.partition_key is None and not message.annotations and message.publisher is None:
-            stamps = head + pack(sequence) + middle + offset
+            stamps = pack(head, at, middle, b"%d" % at)
         else:
-            stamps = _all_stamps(message, sequence, enqueued)
+            stamps = _all_stamps(message, at, enqueued)
         lead = message.header + metric if metric else message.header
         append((lead + stamps if lead else stamps, message.payload))
-        sequence += 1
     return stamped
 
 
