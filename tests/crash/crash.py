@@ -49,7 +49,14 @@ class Server:
     def __init__(self, folder: Path, number: int) -> None:
         ready = folder / f"ready-{number}.json"
         arguments = ["up", "--port", "0", "--data", str(folder / "data"), "--ready-file", str(ready), "-q"]
-        arguments += ["--hub", f"events:{PARTITIONS}", "--topic", "topic/subscription"]
+        arguments += [
+            "--hub",
+            f"events:{PARTITIONS}",
+            "--hub",
+            f"{over_amqp.MARKS}:1",
+            "--topic",
+            "topic/subscription",
+        ]
         arguments += [word for queue in QUEUES for word in ("--queue", queue)]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "hubbub", *arguments], stdout=subprocess.DEVNULL

@@ -1,4 +1,4 @@
-"""The crash test's AMQP clients: writers that pipeline, the official receiver, and a reader of whole partitions."""
+"""The crash test's AMQP clients: writers that pipeline, a receiver, and a reader of whole partitions."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import asyncio
 import random
 from typing import TYPE_CHECKING
 
-from azure.servicebus import ServiceBusClient
-from azure.servicebus.exceptions import ServiceBusError
-
 from hubbub.cli.amqp import BATCH_FORMAT, AmqpClient, AmqpError, opened
 from hubbub.cli.client import parse
 from hubbub.cli.over_amqp import selector_of
+from hubbub.wire.amqp.delivery import Delivery
+from hubbub.wire.amqp.link import Receiver
 from hubbub.wire.amqp.message import body_bytes, data_section
+from hubbub.wire.amqp.performatives import Modified
 
 if TYPE_CHECKING:
     from crash import History
 
+MARKS = "marks"
+"""A hub whose events mean nothing."""
 WINDOW = 30
 BREATH = 0.05
 """Seconds now and then, or there would be more to read back than the test has time for."""
@@ -68,23 +70,45 @@ async def _write(history: History, port: int, target: str, chance: random.Random
 
 
 def receive(history: History, port: int, source: str, chance: random.Random) -> None:
-    """Locks and completes, or abandons, with the official client, until the server is gone."""
+    """Locks and completes, or abandons, until the server is gone."""
+    asyncio.run(_receive(history, port, source, chance))
+
+
+async def _receive(history: History, port: int, source: str, chance: random.Random) -> None:
+    arrived: list[tuple[Receiver, Delivery]] = []
+    more = asyncio.get_running_loop().create_future()
+
+    def got(link: Receiver, delivery: Delivery) -> None:
+        arrived.append((link, delivery))
+        if not more.done():
+            more.set_result(None)
+
     try:
-        client = ServiceBusClient.from_connection_string(connection_string(port), retry_total=0)
-        with client, client.get_queue_receiver(source, prefetch_count=10) as receiver:
-            while True:
-                for message in receiver.receive_messages(5, max_wait_time=1):
-                    body = str(message)
-                    if body in history.completed[source]:
-                        history.problems.append(f"{body} came back after it was completed")
-                    if chance.random() < 0.3:
-                        receiver.abandon_message(message)
-                        continue
+        client = await AmqpClient.connect(parse(connection_string(port)))
+        marks = await client.sender(MARKS)
+        await client.receiver(source, got, credit=20)
+        while True:
+            await client.wait(more)
+            more = asyncio.get_running_loop().create_future()
+            here, arrived = arrived, []
+            done = set()
+            for link, delivery in here:
+                body = body_bytes(opened(delivery.payload)[3]).decode()
+                if body in history.completed[source]:
+                    history.problems.append(f"{body} came back after it was completed")
+                if chance.random() < 0.3:
+                    link.settle(delivery, Modified(delivery_failed=True))
+                    done.add("")
+                else:
                     history.maybe_completed[source].add(body)
-                    receiver.complete_message(message)
-                    history.completed[source].add(body)
-    except (ServiceBusError, OSError, ValueError):
-        """The server is gone."""
+                    link.settle(delivery)
+                    done.add(body)
+            # The journal has one order: what is durable after a settlement says that the settlement is, too.
+            await client.wait(marks.send(data_section(b"mark")))
+            history.completed[source] |= done - {""}
+    except AmqpError as error:
+        if error.code != 7:
+            history.problems.append(f"receive from {source}: {error}")
 
 
 def events(port: int, partition: int, count: int) -> list[str]:

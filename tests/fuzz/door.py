@@ -75,8 +75,8 @@ class House(Server):
         self.answered: list[tuple[Request, int, int]] = []
         self.faults = _Faults()
 
-    async def _listen(self) -> tuple[str, str | None]:
-        return "http://127.0.0.1:0", None
+    async def _listen(self) -> None:
+        self._urls = {"http": "http://127.0.0.1:0"}
 
     async def open(self) -> House:
         await self.start()
