@@ -13,6 +13,7 @@ from hubbub.broker.ledger import (
     DEFERRED,
     LOCKED,
     SCHEDULED,
+    STRETCH,
     SWEPT_PER_TIMER,
     Ledger,
     Note,
@@ -27,6 +28,7 @@ class Log:
 
     def __init__(self) -> None:
         self.live: set[int] = set()
+        self.durable = 1
         self.bytes = 0
 
     @property
@@ -43,6 +45,7 @@ class Log:
 def ledger(*sequences: int) -> Ledger:
     log = Log()
     log.live |= set(sequences)
+    log.durable = max(sequences, default=0) + 1
     return Ledger(log)
 
 
@@ -108,6 +111,43 @@ def test_loading_takes_the_newest_note_and_names_the_stale():
     assert book.entries[1].state == DEFERRED
     assert 7 not in book.entries
     assert book.held(T, 0) is None
+
+
+def test_a_long_stretch_of_scheduled_messages_is_passed_at_once():
+    """Unless some of it is not durable: it may fail, and its sequence be another's."""
+    book = ledger(*range(1, 10 * STRETCH))
+    looked = []
+    next_alive = book._log.next_alive
+    book._log.next_alive = lambda sequence: looked.append(sequence) or next_alive(sequence)
+    for sequence in range(2, 10 * STRETCH - 1):
+        book.note(Note(sequence, SCHEDULED, until=50 if sequence == 3000 else 90))
+    assert book.next_available(0) == 1
+    book.lock(1, T, 1000)
+    book._log.durable = 8 * STRETCH + 5
+    assert book.next_available(0) == 10 * STRETCH - 1
+    assert len(looked) < 4 * STRETCH
+    assert not set(range(2 * STRETCH, 8 * STRETCH)) & set(looked)
+    assert set(range(8 * STRETCH, 9 * STRETCH)) <= set(looked)
+    assert not book._barred.keys() - {9}
+    list(book.due(50))
+    assert book.next_available(50) == 3000
+    list(book.due(90))
+    found = []
+    while (sequence := book.next_available(90)) is not None:
+        found.append(book.lock(sequence, b"%16d" % sequence, 1000).sequence)
+    assert found == [*sorted({*range(2, 10 * STRETCH)} - {10 * STRETCH - 1}), 10 * STRETCH - 1]
+
+
+def test_a_scheduled_message_that_never_came_to_be_bars_nothing():
+    book = ledger(*range(1, 2 * STRETCH))
+    for sequence in range(1, 3 * STRETCH):
+        book.note(Note(sequence, SCHEDULED, until=90))
+    for sequence in range(2 * STRETCH, 3 * STRETCH):
+        book.undo(book.entries[sequence])
+    assert book.next_available(0) is None
+    book._log.live |= set(range(2 * STRETCH, 3 * STRETCH))
+    book._log.durable = 3 * STRETCH
+    assert book.next_available(0) == 2 * STRETCH
 
 
 def test_timers_that_mean_nothing_any_more_go_a_few_at_a_time():
@@ -211,6 +251,7 @@ class Machine(RuleBasedStateMachine):
                 Note(sequence, state, 0, visible if delay else 0, b"", visible + ttl if ttl else 0)
             )
         self.log.live.add(sequence)
+        self.log.durable = self.next
         self.model[sequence] = ("scheduled", visible) if delay else ("available", 0)
         self.expires[sequence] = visible + ttl if ttl else 0
 

@@ -8,6 +8,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from broker.model import STEPS, Pair, walk
+from hubbub.broker import ledger
+
+
+@pytest.fixture(autouse=True)
+def short_stretches(monkeypatch):
+    """Short enough that the walks pass whole ones."""
+    monkeypatch.setattr(ledger, "STRETCH", 4)
+
 
 STEP = st.one_of(*(st.tuples(st.just(name), *map(st.sampled_from, values)) for name, values in STEPS.items()))
 

@@ -35,6 +35,9 @@ AVAILABLE, LOCKED, DEFERRED, SCHEDULED, CLAIMED = range(5)
 STATE_NAMES = ("Active", "Locked", "Deferred", "Scheduled", "Locked")
 SWEPT_PER_TIMER = 8
 """Old timers looked at for each new one: a sweep of millions is never done in one go."""
+STRETCH = 512
+"""Sequences that are passed at once if none of them is available, so that a million scheduled messages are
+no long walk."""
 
 
 class Note(msgspec.Struct, array_like=True, gc=False):
@@ -127,6 +130,7 @@ class Ledger:
     """State of delivery over `log`. Sequences are the log's."""
 
     __slots__ = (
+        "_barred",
         "_head",
         "_log",
         "_old_timers",
@@ -146,6 +150,8 @@ class Ledger:
         """Entries per state."""
         self._head = 0
         """Below it, only what is in `_returned` may be available."""
+        self._barred: dict[int, int] = {}
+        """How many of each stretch ahead are not available, or dead."""
         self._returned: list[int] = []
         self._timers: list[tuple[int, int]] = []
         """(moment, sequence) of everything that time will change; stale ones are skipped."""
@@ -200,9 +206,20 @@ class Ledger:
             if sequence not in self.entries or self.deliverable(sequence, now):
                 self._head = sequence
                 return sequence
-            self._head = sequence + 1
-            sequence = log.next_alive(sequence + 1)  # type: ignore[assignment]
+            self._head = self._after(sequence)
+            sequence = log.next_alive(self._head)  # type: ignore[assignment]
         return None
+
+    def _after(self, sequence: int) -> int:
+        """Where to look next: behind the whole stretches in which nothing is available."""
+        following = sequence + 1
+        while following % STRETCH == 0:
+            self._barred.pop(following // STRETCH - 1, None)
+            # What is not durable yet may fail, and give its sequences to others.
+            if self._barred.get(following // STRETCH) != STRETCH or following + STRETCH > self._log.durable:
+                break
+            following += STRETCH
+        return following
 
     def deliverable(self, sequence: int, now: int) -> bool:
         """Whether the message is there, held by nobody, and not expired."""
@@ -274,6 +291,12 @@ class Ledger:
         if self.on_free is not None:
             self.on_free(entry)
 
+    def undo(self, entry: Entry) -> None:
+        """The message never came to be; its sequence will be another's."""
+        if entry.state != AVAILABLE:
+            self._bar(entry.sequence, -1)
+        self.forget(entry)
+
     # Time.
 
     def next_deadline(self) -> int | None:
@@ -331,6 +354,8 @@ class Ledger:
             return
         if sequence >= self._head:
             self._head = sequence + 1
+            if self._barred and self._head % STRETCH == 0:
+                self._barred.pop(sequence // STRETCH, None)
         elif self._returned and self._returned[0] == sequence:
             heapq.heappop(self._returned)
 
@@ -340,6 +365,8 @@ class Ledger:
         numbers = self.numbers
         numbers[entry.state] -= 1
         numbers[state] += 1
+        if entry.sequence >= self._head and (entry.state == AVAILABLE) != (state == AVAILABLE):
+            self._bar(entry.sequence, 1 if entry.state == AVAILABLE else -1)
         if entry.token and entry.token != token:
             self.by_token.pop(entry.token, None)
         entry.token = token
@@ -350,6 +377,11 @@ class Ledger:
             self._remind(entry.until, entry.sequence)
         elif state in (AVAILABLE, DEFERRED):
             self._free(entry)
+
+    def _bar(self, sequence: int, by: int) -> None:
+        if self.on_free is None and sequence >= self._head:
+            stretch = sequence // STRETCH
+            self._barred[stretch] = self._barred.get(stretch, 0) + by
 
     def _free(self, entry: Entry) -> None:
         if self.on_free is not None:

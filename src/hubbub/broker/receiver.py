@@ -164,7 +164,7 @@ class Receiver:
         """What `enclose` prepared is durable, or failed."""
         if error is not None:
             for sequence in notes:
-                self.ledger.forget(self.ledger.entries[sequence])
+                self.ledger.undo(self.ledger.entries[sequence])
             if self.sessions is not None:
                 self.sessions.failed()
             return
