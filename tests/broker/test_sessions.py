@@ -19,6 +19,7 @@ from hubbub.broker.errors import (
     TooLarge,
 )
 from hubbub.broker.limits import PROFILES
+from hubbub.broker.line import DEAD_MIN
 from hubbub.broker.message import Message
 from hubbub.broker.namespace import Namespace
 from hubbub.broker.selection import purge
@@ -718,6 +719,36 @@ def test_a_purge_forgets_sessions():
         await w.send("7:2", "8:2")
         assert await w.texts(lock) == ["7:2"]
         assert (await w.accept()).id == "8"
+
+    story(act)
+
+
+def test_sessions_cost_nothing_once_they_are_over():
+    """Nor does one that goes on for ever, though its first message stays."""
+
+    async def act(w):
+        for n in range(300):
+            await w.send("for ever:x", f"{n}:x")
+            lock = await w.accept(f"{n}")
+            await w.receive(lock, lock=False)
+            lock.release()
+        lock = await w.accept("for ever")
+        first = await w.receive(lock)
+        await w.settle(lock, "defer", first)
+        for _ in range(290):
+            await w.settle(lock, "complete", await w.receive(lock))
+        (line,) = w.sessions._lines.values()
+        assert len(line.sequences) <= 2 * 10 + DEAD_MIN
+        assert len(w.sessions._ready) <= 64
+        assert not w.sessions.coming
+        assert len(await w.texts(lock)) == 9
+        await w.ask(lock.receive_deferred, [first.sequence], True)
+        for entry in list(lock.held.values()):
+            await w.ask(w.queue.complete, entry)
+        assert not lock.held
+        lock.release()
+        assert not w.sessions._lines
+        assert not w.queue.ledger.entries
 
     story(act)
 

@@ -60,9 +60,9 @@ class Line:
         while at < len(sequences) and not deliverable(sequences[at], now):
             at += 1
         self.at = at
-        if not returned:
-            return sequences[at] if at < len(sequences) else None
-        return min(returned[0], sequences[at]) if at < len(sequences) else returned[0]
+        if returned:
+            return returned[0]  # Lower than all that has not been passed.
+        return sequences[at] if at < len(sequences) else None
 
     def take(self, sequence: int) -> None:
         """What `first` named is delivered."""
