@@ -68,7 +68,14 @@ class Reading:
         return records
 
     def _decode(
-        self, log: FileLog, segment: Segment, offset: int, data: bytes, view: memoryview, begin: int, size: int
+        self,
+        log: FileLog,
+        segment: Segment,
+        offset: int,
+        data: bytes,
+        view: memoryview,
+        begin: int,
+        size: int,
     ) -> Record:
         """The record at `begin` of what was read. `view` is all of `data`."""
         end = begin + size
