@@ -167,7 +167,7 @@ class Hub:
         return events[:count_max]
 
     def pages(self, partition: int, sequence: int, count_max: int, bytes_max: int) -> list[Page]:
-        """The same as they were stored: the first page holds or follows `sequence`; it may begin before it."""
+        """The same as they were stored: the first page may begin before `sequence`."""
         pages: list[Page] = []
         enqueued, behind = -1, -1
         for at, count, time, payload in self.partitions[partition].read(sequence, count_max, bytes_max):
