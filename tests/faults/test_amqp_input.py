@@ -15,22 +15,21 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from amqp_house import house
+from amqp_house import CONDITIONS, house
 
 from hubbub.wire.amqp.errors import StateError
-from hubbub.wire.amqp.message import data_section
+from hubbub.wire.amqp.message import (
+    APPLICATION_PROPERTIES,
+    data_section,
+    map_section,
+    section_map,
+    split,
+    value_section,
+)
 from hubbub.wire.amqp.performatives import Attach, Source, Target
+from hubbub.wire.amqp.types import Array, Described, Int, Long, Symbol, Ulong
 
 CONSUMER = "hub/ConsumerGroups/$Default/Partitions/0"
-CONDITIONS = {
-    *("amqp:decode-error", "amqp:not-found", "amqp:not-allowed", "amqp:invalid-field", "amqp:not-implemented"),
-    *("amqp:unauthorized-access", "amqp:resource-limit-exceeded", "amqp:illegal-state", "amqp:frame-size-too-small"),
-    *("amqp:connection:framing-error", "amqp:connection:forced", "amqp:session:window-violation"),
-    *("amqp:session:errant-link", "amqp:session:handle-in-use", "amqp:session:unattached-handle"),
-    *("amqp:link:transfer-limit-exceeded", "amqp:link:message-size-exceeded", "amqp:link:detach-forced"),
-    *("amqp:link:stolen", "com.microsoft:argument-error", "com.microsoft:argument-out-of-range"),
-    *("com.microsoft:message-lock-lost", "com.microsoft:server-busy"),
-}  # fmt: skip
 
 
 def frame(body: bytes, channel: int = 0, kind: int = 0, offset: int = 2) -> bytes:
@@ -194,6 +193,75 @@ def test_requests_that_are_none(node, payload):
         await client.run()
         assert client.notes.outcomes or client.conditions
         assert not client.gone
+
+    main()
+
+
+@pytest.mark.parametrize("name", ["x-opt-sequence-number", "x-opt-enqueued-time", "x-opt-offset"])
+@pytest.mark.parametrize("value", ["--5", "\u00b2", "9" * 5000, "", "1e3", "x"])
+def test_positions_that_are_no_numbers(name, value):
+    @house
+    async def main(house):
+        client = await house.client()
+        selector = Described(Ulong(0x137000000A), f"amqp.annotation.{name} > '{value}'")
+        source = Source(CONSUMER, filter={Symbol("apache.org:selector-filter:string"): selector})
+        client.session.receiver("r", source, Target("c"))
+        await client.run()
+        assert client.conditions == ["com.microsoft:argument-error"]
+
+    main()
+
+
+@pytest.mark.parametrize("position", ["x-opt-sequence-number > '1'", "x-opt-sequence-number > '-9'"])
+def test_a_position_whose_events_are_gone(position):
+    """A reader that was away longer than events are kept waits for the next one, like a new one."""
+
+    @house
+    async def main(house):
+        hub = house.namespace.hubs["hub"]
+        for _ in range(5):
+            house.good_link.send(data_section(b"old"), b"1")
+        await house.good.run()
+        log = hub.partitions[0]
+        house.clock.advance(8 * 86_400_000)
+        await house.good.run()
+        house.namespace.retain()
+        await house.renew()
+        assert (log.first, log.durable) == (5, 5)
+        client = await house.client()
+        selector = Described(Ulong(0x137000000A), f"amqp.annotation.{position}")
+        source = Source(CONSUMER, filter={Symbol("apache.org:selector-filter:string"): selector})
+        client.session.receiver("r", source, Target("c"))
+        await client.run()
+        assert (client.conditions, client.notes.deliveries) == ([], [])
+        house.good_link.send(data_section(b"new"), b"1")
+        await house.good.run()
+        await client.run()
+        assert len(client.notes.deliveries) == 1
+
+    main()
+
+
+@pytest.mark.parametrize(
+    ("verb", "body"),
+    [
+        ("peek-message", {"from-sequence-number": "x", "message-count": Int(1)}),
+        ("peek-message", {"from-sequence-number": [], "message-count": Int(1)}),
+        ("receive-by-sequence-number", {"receiver-settle-mode": "x", "sequence-numbers": Array([Long(1)])}),
+        ("receive-by-sequence-number", {"receiver-settle-mode": {}, "sequence-numbers": Array([Long(1)])}),
+    ],
+)
+def test_requests_with_values_of_wrong_types(verb, body):
+    @house
+    async def main(house):
+        client = await house.client()
+        await client.receiver("queue/$management")
+        link = await client.sender("queue/$management")
+        said = {"operation": f"com.microsoft:{verb}"}
+        link.send(map_section(APPLICATION_PROPERTIES, said) + value_section(body), b"1")
+        await client.run()
+        answer = section_map(split(client.notes.deliveries[0].payload).application_properties)
+        assert (answer["statusCode"], answer["errorCondition"]) == (400, "com.microsoft:argument-error")
 
     main()
 

@@ -122,8 +122,7 @@ async def test_keys_that_change(house):
     assert client.conditions == ["amqp:unauthorized-access"]
     house.namespace.keys = old
     house.namespace.changed()
-    house.good = await house.client()
-    house.good_link = await house.good.sender("hub")
+    await house.renew()
 
 
 @house

@@ -184,8 +184,10 @@ class Hub:
     def wait(self, partition: int, sequence: int, callback: Callable[[], object]) -> Callable[[], None]:
         """Calls back once there is an event at or after `sequence`. Returns how to stop waiting."""
         waiting = self._waiting[partition]
-        waiting[callback] = sequence
-        if self.partitions[partition].durable > sequence:
+        log = self.partitions[partition]
+        # What stood there may have been trimmed: then only what comes is worth a call.
+        waiting[callback] = sequence = max(sequence, log.first)
+        if log.durable > sequence:
             self._wake(partition)
         return lambda: void(waiting.pop(callback, None))
 

@@ -31,6 +31,7 @@ METRIC = "com.microsoft:enable-receiver-runtime-metric"
 EPOCH = "com.microsoft:epoch"
 
 IDEMPOTENT = "com.microsoft:idempotent-producer"
+_NUMBER = re.compile(r"-?[0-9]{1,18}")
 _SELECTOR = re.compile(r"\s*amqp\.annotation\.(x-opt-[a-z-]+)\s*(>=|>)\s*'?([^']*)'?\s*", re.ASCII)
 
 
@@ -94,7 +95,7 @@ def start_of(source: Any) -> Start:
     inclusive = operator == ">="
     if name == "x-opt-offset":
         return Start(offset=value, inclusive=inclusive)
-    if name not in ("x-opt-sequence-number", "x-opt-enqueued-time") or not value.lstrip("-").isdigit():
+    if name not in ("x-opt-sequence-number", "x-opt-enqueued-time") or not _NUMBER.fullmatch(value):
         raise Invalid(f"The filter '{text!s:.200}' cannot be understood.")
     if name == "x-opt-sequence-number":
         return Start(sequence=int(value), inclusive=inclusive)

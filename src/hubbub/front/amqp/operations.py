@@ -103,8 +103,10 @@ class Call:
 
     # Members of the map. Each raises Invalid.
 
-    def number(self, name: str, least: int = 0) -> int:
+    def number(self, name: str, least: int = 0, default: int | None = None) -> int:
         value = self.body.get(name)
+        if value is None and default is not None:
+            return default
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise Invalid(f"'{name}' must be a number, and at least {least}.")
         return int(value)
@@ -201,7 +203,7 @@ def _each(entries: list[Any], act: Callable[..., object], done: Callable[[Except
 
 def _peek(call: Call) -> None:
     receiver = call.receiver()
-    start = max(0, int(call.body.get("from-sequence-number") or 0))
+    start = max(0, call.number("from-sequence-number", least=-(2**63), default=0))
     count = min(call.number("message-count", 1), ITEMS_MAX)
     session = call.body.get("session-id")
     found = receiver.peek(start, count, PEEK_BYTES_MAX, None if session is None else str(session))
@@ -210,7 +212,7 @@ def _peek(call: Call) -> None:
 
 def _receive_by_sequence(call: Call) -> None:
     receiver = call.receiver()
-    lock = int(call.body.get("receiver-settle-mode") or 0) == 1
+    lock = call.number("receiver-settle-mode", default=0) == 1
 
     def received(outcome: list[Delivery] | Exception) -> None:
         if isinstance(outcome, Exception):

@@ -6,10 +6,12 @@ to the one whose target the request's `reply-to` names (AMQP reference 2.1).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...wire.amqp.delivery import Delivery
+from ...wire.amqp.errors import INTERNAL_ERROR
 from ...wire.amqp.link import Receiver, Sender
 from ...wire.amqp.message import (
     APPLICATION_PROPERTIES,
@@ -23,10 +25,12 @@ from ...wire.amqp.message import (
 )
 from ...wire.amqp.performatives import Rejected, Target
 from ...wire.amqp.types import DecodeError, Int, Symbol
-from .errors import error_of
+from .errors import error_of, text_of
 
 if TYPE_CHECKING:
     from .peer import Peer
+
+log = logging.getLogger("hubbub.amqp")
 
 CREDIT = 100
 WAITING_MAX = 1000
@@ -80,7 +84,11 @@ class Node:
         def respond(response: Response) -> None:
             self._send(request.properties.get("reply_to"), write_response(request, response))
 
-        self.answer(peer, request, respond)
+        try:
+            self.answer(peer, request, respond)
+        except Exception as error:
+            log.exception("a request failed")
+            respond(Response(500, text_of(error), None, INTERNAL_ERROR))
 
     def _send(self, reply_to: Any, payload: bytes) -> None:
         links = [link for link in self.replies if link.attached]

@@ -58,7 +58,10 @@ def _filter(description: dict[Any, Any]) -> Filter:
     if not isinstance(correlation, dict):
         raise Invalid("A rule needs a 'sql-filter' or a 'correlation-filter'.")
     system = {theirs: str(correlation[ours]) for ours, theirs in _NAMES.items() if correlation.get(ours)}
-    properties = {str(k): _typed(str(k), v) for k, v in (correlation.get("properties") or {}).items()}
+    wanted = correlation.get("properties") or {}
+    if not isinstance(wanted, dict):
+        raise Invalid("The 'properties' of a correlation filter must be a map.")
+    properties = {str(k): _typed(str(k), v) for k, v in wanted.items()}
     return CorrelationFilter(system=system, properties=properties)
 
 
