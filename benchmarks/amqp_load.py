@@ -341,7 +341,7 @@ class Codec:
         reader.feed(self.frames)
         while (found := reader.next()) is not None:
             _, _, data, start, end = found
-            *_, stop = decode_transfer(data, start, end, tails)
+            _, _, _, _, stop = decode_transfer(data, start, end, tails)
             data[stop:end]
 
     def read_generally(self) -> None:

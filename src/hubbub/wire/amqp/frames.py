@@ -9,7 +9,6 @@ A protocol header takes the place of a frame where one is due. No body is looked
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
 from .errors import FrameError
 
@@ -21,16 +20,11 @@ SASL_FRAME_BYTES_MAX = 512
 FRAME_BYTES_MIN = 512  # every peer can read that much
 
 _PREFIX = struct.Struct(">IBBH")
+_unpack_prefix = _PREFIX.unpack_from
 
 
-class Frame(NamedTuple):
-    """Where a frame's body stands in `data`; for HEADER the body is the header's 8 bytes."""
-
-    type: int
-    channel: int
-    data: bytes
-    start: int
-    end: int
+Frame = tuple[int, int, bytes, int, int]
+"""Type, channel, data, and where in it the frame's body starts and ends; for HEADER the header's 8 bytes."""
 
 
 class FrameReader:
@@ -70,24 +64,33 @@ class FrameReader:
     def next(self) -> Frame | None:
         """The next whole frame. Raises FrameError; nothing can be read after that."""
         data, offset = self._data, self._offset
-        left = len(data) - offset
-        if left < 8:
+        try:
+            size, doff, kind, channel = _unpack_prefix(data, offset)
+        except struct.error:
             self._due = 8
             return None
+        end = offset + size
+        if doff == 2 and 8 <= size <= self.frame_bytes_max and end <= len(data) and not self.header_due:
+            self._offset = end
+            return kind, channel, data, offset + 8, end
+        return self._unusual(size, doff, kind, channel)
+
+    def _unusual(self, size: int, doff: int, kind: int, channel: int) -> Frame | None:
+        """What stands next is a header, no good frame, not whole yet, or has its body further behind."""
+        data, offset = self._data, self._offset
         if self.header_due:
             self.header_due = False
             self._offset = offset + 8
-            return Frame(HEADER, 0, data, offset, offset + 8)
-        size, doff, kind, channel = _PREFIX.unpack_from(data, offset)
+            return HEADER, 0, data, offset, offset + 8
         if not 8 <= size <= self.frame_bytes_max:
             raise FrameError(f"a frame of {size} bytes, 8 to {self.frame_bytes_max} are agreed")
         if not 8 <= doff * 4 <= size:
             raise FrameError(f"a data offset of {doff} words in a frame of {size} bytes")
-        if left < size:
+        if len(data) - offset < size:
             self._due = size
             return None
         self._offset = offset + size
-        return Frame(kind, channel, data, offset + doff * 4, offset + size)
+        return kind, channel, data, offset + doff * 4, offset + size
 
 
 def frame(kind: int, channel: int, body: bytes, payload_bytes: int = 0) -> bytes:

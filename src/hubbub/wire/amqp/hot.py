@@ -63,36 +63,38 @@ def decode_transfer(
     """Handle, delivery id, tag, a Transfer to read the other fields from, and where the payload begins.
     `start` is the descriptor's offset. Raises DecodeError."""
     try:
-        count, o, stop = _list(data, start + 3, end)
-        if count > 3:
-            code = data[o]
-            if code == 0x52:
-                handle, o = data[o + 1], o + 2
-            elif code == 0x70:
-                handle, o = _U32.unpack_from(data, o + 1)[0], o + 5
-            elif code == 0x43:
-                handle, o = 0, o + 1
-            else:
-                return _any_transfer(data, start, end)
-            code = data[o]
-            if code == 0x70:
-                delivery_id, o = _U32.unpack_from(data, o + 1)[0], o + 5
-            elif code == 0x52:
-                delivery_id, o = data[o + 1], o + 2
-            elif code == 0x43:
-                delivery_id, o = 0, o + 1
-            else:
-                return _any_transfer(data, start, end)
-            if data[o] == 0xA0:
-                after = o + 2 + data[o + 1]
-                known = tails.transfers.get(data[after:stop])
-                if known is not None and known[0] == count:
-                    return handle, delivery_id, data[o + 2 : after], known[1], stop
-                found = _any_transfer(data, start, end)
-                tail = data[after:stop]
-                if _memorable(tail, found[3], len(tails.transfers)):
-                    tails.transfers[tail] = (count, found[3])
-                return found
+        if data[start + 3] == 0xC0:
+            stop, count, o = start + 5 + data[start + 4], data[start + 5], start + 6
+        else:
+            count, o, stop = _list(data, start + 3, end)
+        code = data[o]
+        if code == 0x52:
+            handle, o = data[o + 1], o + 2
+        elif code == 0x70:
+            handle, o = _U32.unpack_from(data, o + 1)[0], o + 5
+        elif code == 0x43:
+            handle, o = 0, o + 1
+        else:
+            return _any_transfer(data, start, end)
+        code = data[o]
+        if code == 0x70:
+            delivery_id, o = _U32.unpack_from(data, o + 1)[0], o + 5
+        elif code == 0x52:
+            delivery_id, o = data[o + 1], o + 2
+        elif code == 0x43:
+            delivery_id, o = 0, o + 1
+        else:
+            return _any_transfer(data, start, end)
+        after = o + 2 + data[o + 1]
+        if data[o] == 0xA0 and after <= stop <= end:
+            known = tails.transfers.get(data[after:stop])
+            if known is not None and known[0] == count:
+                return handle, delivery_id, data[o + 2 : after], known[1], stop
+            found = _any_transfer(data, start, end)
+            tail = data[after:stop]
+            if _memorable(tail, found[3], len(tails.transfers)):
+                tails.transfers[tail] = (count, found[3])
+            return found
     except (IndexError, struct.error):
         pass
     return _any_transfer(data, start, end)
