@@ -44,11 +44,13 @@ def events_of(payload: bytes, form: int) -> list[Message]:
     """The events of one delivery, a single one or a batch. Raises DecodeError, Invalid."""
     if form != BATCH_FORMAT:
         return [_event(payload, None)]
-    annotations, parts = split_batch(payload)
+    annotations, parts, bare = split_batch(payload)
     if not parts:
         raise Invalid("The batch holds no event.")
     key = _key(section_map(annotations)) if annotations else None
-    return [Message(part, None, None, key) if is_bare(part) else _event(part, key) for part in parts]
+    if bare:
+        return [Message(part, None, None, key) for part in parts]
+    return [_event(part, key) for part in parts]
 
 
 def _event(part: bytes, key: str | None) -> Message:

@@ -16,6 +16,7 @@ HEADER, DELIVERY_ANNOTATIONS, MESSAGE_ANNOTATIONS, PROPERTIES, APPLICATION_PROPE
 DATA, SEQUENCE, VALUE, FOOTER = range(0x75, 0x79)
 
 _U32, _U32_U32 = struct.Struct(">I"), struct.Struct(">II")
+_FOUR_U32 = struct.Struct(">IIII")
 _WIDE_DATA = 0x005375B0  # descriptor and constructor of a data section of more than 255 bytes
 
 _NAMES = {
@@ -122,30 +123,34 @@ def is_bare(payload: bytes) -> bool:
     return offset == size and last <= FOOTER
 
 
-def split_batch(payload: bytes) -> tuple[bytes, list[bytes]]:
-    """The message-annotations section of a batch's envelope and the contents of its data sections, each a
-    message of its own. Raises DecodeError."""
-    annotations = b""
+def split_batch(payload: bytes) -> tuple[bytes, list[bytes], bool]:
+    """The message-annotations section of a batch's envelope, the contents of its data sections, each a
+    message of its own, and whether it was seen in passing that `is_bare` holds for all of them. Raises
+    DecodeError."""
+    annotations, bare = b"", True
     parts: list[bytes] = []
     offset, size = 0, len(payload)
     while offset < size:
-        if size - offset > 7:
-            head, length = _U32_U32.unpack_from(payload, offset)
-            if head == _WIDE_DATA and length <= size - offset - 8:
-                start = offset + 8
+        if size - offset >= 16:
+            head, length, inner, inner_length = _FOUR_U32.unpack_from(payload, offset)
+            start = offset + 8
+            if head == _WIDE_DATA and length <= size - start:
                 offset = start + length
                 parts.append(payload[start:offset])
+                if inner != _WIDE_DATA or inner_length != length - 8:
+                    bare = False
                 continue
         start = offset
-        code, offset = _descriptor(payload, offset)
-        value, offset = offset, skip(payload, offset)
+        code, value = _descriptor(payload, offset)
+        offset = skip(payload, value)
         if code == DATA:
+            bare = False
             parts.append(_binary(payload, value))
         elif code in (SEQUENCE, VALUE):
             raise DecodeError("a batch holds data sections only")
         elif code == MESSAGE_ANNOTATIONS:
             annotations = payload[start:offset]
-    return annotations, parts
+    return annotations, parts, bare
 
 
 def _binary(payload: bytes, offset: int) -> bytes:
@@ -234,8 +239,7 @@ _NULL, _STRING, _SYMBOL = b"\x40", b"\xa1", b"\xa3"
 
 def data_sections(body: bytes) -> list[bytes]:
     """The contents of a body made of data sections, as the parts of a batch. Raises DecodeError."""
-    _, parts = split_batch(body)
-    return parts
+    return split_batch(body)[1]
 
 
 def body_bytes(body: bytes) -> bytes:
