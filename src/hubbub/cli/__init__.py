@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
@@ -16,7 +17,7 @@ COMMANDS = {
     "send": "messages:send",
     "peek": "messages:peek",
     "receive": "messages:receive",
-    "tail": "messages:tail",
+    "tail": "tail:tail",
     "queue": "entities:queue",
     "topic": "entities:topic",
     "subscription": "entities:subscription",
@@ -59,6 +60,14 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(import_module(f"hubbub.cli.{module}"), name)
         return command
 
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Who reads us has enough, as `head` does. Nothing is left to be flushed into the broken pipe.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(0) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(SUMMARIES.items()))
@@ -87,5 +96,3 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(0)

@@ -21,21 +21,41 @@ DEFAULT_STRING = (
 )
 EXIT_BY_STATUS = {401: 4, 403: 1, 404: 3, 410: 3, 409: 6, 412: 6, 429: 8, 503: 8}
 TOKEN_SECONDS = 3600
+HINTS = {
+    3: "`hubbub hub ls`, `queue ls` and `topic ls` list what is there; `create` makes it.",
+    4: "Check the key and its rights: `hubbub connstr` prints the connection string in use.",
+    8: "Wait and try again, or send less at a time.",
+}
+"""What to do, by exit code, where the server only says what it refuses."""
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def fail(text: str, code: int) -> NoReturn:
-    """One red line on standard error, and the exit code."""
+class Failure(Exception):
+    """What ends a command. `code`: the exit code. `lost`: a connection has gone, but another may stand.
+    `hint`: what to do, where the text does not say."""
+
+    def __init__(self, text: str, code: int, *, lost: bool = False, hint: str = "") -> None:
+        super().__init__(text)
+        self.code = code
+        self.lost = lost
+        self.hint = hint
+
+
+def fail(text: str, code: int, hint: str = "") -> NoReturn:
+    """One red line on standard error, perhaps one on what to do, and the exit code."""
     click.secho(f"error: {text}", fg="red", err=True)
+    if hint:
+        click.echo(f"  {hint}", err=True)
     raise SystemExit(code)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a connection string says."""
+    """What a connection string says. Without a port there, `port` is HTTP's and `amqp_port` AMQP's own."""
 
     host: str
     port: int
+    amqp_port: int
     secure: bool
     key_name: str
     key: str
@@ -54,9 +74,14 @@ def parse(text: str) -> Target:
         fail("the connection string has no Endpoint=sb://HOST. `hubbub connstr` prints a good one.", 2)
     emulator = pairs.get("usedevelopmentemulator", "").lower() == "true"
     secure = endpoint.scheme == "https" or not (emulator or endpoint.scheme == "http")
+    try:
+        port = endpoint.port
+    except ValueError as error:
+        fail(f"the connection string's Endpoint has no good port: {error}.", 2)
     return Target(
         endpoint.hostname,
-        endpoint.port or (443 if secure else 5300),
+        port or (443 if secure else 5300),
+        port or (5671 if secure else 5672),
         secure,
         pairs.get("sharedaccesskeyname", ""),
         pairs.get("sharedaccesskey", ""),
@@ -65,12 +90,35 @@ def parse(text: str) -> Target:
     )
 
 
+def tls(target: Target, ca: str | None) -> ssl.SSLContext | None:
+    """How to speak to the server; None in the clear. Ends the program if the CA file cannot be used."""
+    if not target.secure:
+        return None
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except (OSError, ssl.SSLError) as error:
+        fail(f"--ca {ca}: {error.strerror or error}. `hubbub trust --pem` prints hubbub's own.", 2)
+
+
+def unreachable(target: Target, port: int, error: OSError | None) -> str:
+    """Why nobody answers at that port, and what to do."""
+    where = f"{target.host}:{port}"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = f"the certificate of {where} is not trusted ({error.verify_message})"
+        return f"{why}. Name its authority with --ca; `hubbub trust` says where hubbub's own is."
+    if isinstance(error, ssl.SSLError):
+        why = f"{where} does not speak TLS ({error.reason or error})"
+        return f"{why}. A server without TLS wants UseDevelopmentEmulator=true in the connection string."
+    why = f" ({error.strerror or error})" if error else ""
+    return f"no hubbub answers at {where}{why}. Start one with `hubbub up`."
+
+
 class Client:
     """Requests to one server over one kept connection."""
 
     def __init__(self, text: str, ca: str | None = None) -> None:
         self.target = parse(text)
-        self._ca = ca
+        self.ca = ca
         self._connection: http.client.HTTPConnection | None = None
         self._token = ""
         self._until = 0.0
@@ -90,8 +138,8 @@ class Client:
     def open(self) -> http.client.HTTPConnection:
         if self._connection is None:
             target = self.target
-            if target.secure:
-                context = ssl.create_default_context(cafile=self._ca)
+            context = tls(target, self.ca)
+            if context is not None:
                 self._connection = http.client.HTTPSConnection(
                     target.host, target.port, context=context, timeout=320
                 )
@@ -122,9 +170,15 @@ class Client:
     ) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body of a success. Ends the program otherwise, with the server's words."""
         response = self.request(method, path, body, headers)
-        content = response.read()
+        try:
+            content = response.read()
+        except (OSError, http.client.HTTPException):
+            fail(
+                f"{self.target.host}:{self.target.port} broke off in the middle of its answer. Try again.", 7
+            )
         if response.status >= 400:
-            fail(f"{response.status} {said(content)}", EXIT_BY_STATUS.get(response.status, 1))
+            code = EXIT_BY_STATUS.get(response.status, 1)
+            fail(f"{response.status} {said(content)}", code, HINTS.get(code, ""))
         return response.status, dict(response.getheaders()), content
 
     def json(self, method: str, path: str, body: Any = None) -> Any:
@@ -134,9 +188,7 @@ class Client:
         return json.loads(content)
 
     def _unreachable(self, error: OSError | None) -> NoReturn:
-        target = self.target
-        why = f" ({error.strerror or error})" if error else ""
-        fail(f"no hubbub answers at {target.host}:{target.port}{why}. Start one with `hubbub up`.", 7)
+        fail(unreachable(self.target, self.target.port, error), 7)
 
 
 def said(content: bytes) -> str:

@@ -1,19 +1,20 @@
-"""`send`, `peek`, `receive` and `tail`: messages by hand. Sending and receiving speak the public REST
-protocol and so work against the real service too; looking without touching is Hubbub's own API."""
+"""`send`, `peek` and `receive`: messages by hand. Sending and receiving speak the public protocols and so
+work against the real service too; looking without touching is Hubbub's own API."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 
-from .client import Client, as_json, connection, fail, protocol, said, segment
+from .client import Client, as_json, connection, fail, protocol, segment
 
 _BATCH = "application/vnd.microsoft.servicebus.json"
 PROGRESS_FROM = 100
@@ -24,13 +25,27 @@ PROGRESS_FROM = 100
 @click.argument("entity")
 @click.argument("body", required=False)
 @connection
-@click.option("--count", default=1, show_default=True, help="How many; {{n}} in BODY is the number.")
-@click.option("--rate", type=float, help="Messages a second at the most.")
-@click.option("--batch", default=1, show_default=True, help="Messages per request.")
+@click.option(
+    "--count",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="How many; {{n}} in BODY is the number.",
+)
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Messages a second at the most.")
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Messages per request at the most.",
+)
 @click.option("--lines", is_flag=True, help="One message per line of standard input.")
 @click.option("-p", "--property", "properties", multiple=True, metavar="NAME=VALUE", help="User property.")
 @click.option("--partition", help="Event hubs: the partition.")
-@click.option("--partition-key", help="Messages of one key stay together, in order.")
+@click.option(
+    "--partition-key", "--key", "partition_key", help="Messages of one key stay together, in order."
+)
 @click.option("--session", help="Service Bus: the session id.")
 @click.option("--message-id", help="Templates work here too.")
 @click.option("--label", help="The subject.")
@@ -51,24 +66,27 @@ def send(entity: str, body: str | None, text: str, ca: str | None, plain: bool, 
     path = f"/{entity}{f'/partitions/{partition}' if partition else ''}/messages"
     began = time.monotonic()
     total, sent, size = _total(body, options), 0, 0
-    with _progress(total) as advance:
+    with _progress(total) as advance, _told_how_far(lambda: sent):
 
         def posted(group: list[bytes]) -> None:
             nonlocal sent, size
             sent += len(group)
             size += sum(map(len, group))
             advance(len(group))
-            _pace(began, sent, options["rate"])
 
-        groups = _groups(_bodies(body, options), options["batch"])
         if options["protocol"] == "amqp":
-            from .over_amqp import send_all
+            from .over_amqp import made, piped, send_all
 
+            if options["lines"]:
+                groups = piped(sys.stdin.fileno(), options["batch"])
+            else:
+                groups = made(_groups(_bodies(body, options), options["batch"]))
             send_all(client.target, ca, entity, groups, _broker, options, posted)
         else:
-            for group in groups:
+            for group in _groups(_bodies(body, options), options["batch"]):
                 _post(client, path, group, sent, options)
                 posted(group)
+                _pace(began, sent, options["rate"])
     seconds = time.monotonic() - began
     if plain:
         click.echo(json.dumps({"sent": sent, "bytes": size, "seconds": round(seconds, 3)}))
@@ -76,6 +94,17 @@ def send(entity: str, body: str | None, text: str, ca: str | None, plain: bool, 
         click.echo(
             f"sent {sent} message{'s' * (sent != 1)} ({size} B) to {entity} in {seconds:.2f} s", err=True
         )
+
+
+@contextlib.contextmanager
+def _told_how_far(sent: Callable[[], int]) -> Iterator[None]:
+    """Who must send the rest wants to know where it begins."""
+    try:
+        yield
+    except SystemExit:
+        if sent():
+            click.echo(f"  {sent()} message{'s' * (sent() != 1)} had been accepted before.", err=True)
+        raise
 
 
 def _total(body: str | None, options: dict[str, Any]) -> int:
@@ -132,7 +161,10 @@ def _post(client: Client, path: str, group: list[bytes], first: int, options: di
         return
     elements = []
     for body, properties in zip(group, broker, strict=True):
-        element: dict[str, Any] = {"Body": body.decode(errors="replace")}
+        try:
+            element: dict[str, Any] = {"Body": body.decode()}
+        except UnicodeDecodeError:
+            fail("over HTTP a batch holds text alone, and this is none; use --protocol amqp or --batch 1.", 2)
         if properties:
             element["BrokerProperties"] = properties
         if user:
@@ -224,14 +256,15 @@ def peek(
     if plain:
         click.echo(json.dumps(found, indent=2))
     for message in () if plain else found:
-        click.echo(_line(message))
+        click.echo(line_of(message))
     if not found:
         if not plain:
             click.echo("nothing there", err=True)
         raise SystemExit(5)
 
 
-def _line(message: dict[str, Any]) -> str:
+def line_of(message: dict[str, Any]) -> str:
+    """A message of the JSON API for human eyes."""
     body = message.get("body")
     shown = body if body is not None else f"(base64) {message.get('bodyBase64', '')}"
     marks = [f"#{message['sequenceNumber']}", str(message.get("enqueuedTimeUtc", ""))]
@@ -285,63 +318,3 @@ def _print_received(headers: dict[str, str], body: bytes, plain: bool) -> None:
     else:
         sys.stdout.buffer.write(body + b"\n")
         sys.stdout.flush()
-
-
-@click.command()
-@click.argument("hub")
-@connection
-@click.option("--partition", multiple=True, help="Only these partitions.")
-@click.option("--from", "start", default="end", show_default=True, help="start, end, seq:N, time:ISO.")
-@click.option("-n", "--count", type=int, help="Stop after so many.")
-@protocol
-@as_json
-def tail(
-    hub: str,
-    text: str,
-    ca: str | None,
-    partition: tuple[str, ...],
-    start: str,
-    count: int | None,
-    protocol: str,
-    plain: bool,
-) -> None:
-    """Follow an event hub live: all its partitions, as events come."""
-    import queue
-    import threading
-
-    client = Client(text, ca)
-
-    def show(number: str, event: dict[str, Any]) -> None:
-        click.echo(json.dumps({"partition": number, **event}) if plain else f"{number}  {_line(event)}")
-
-    if protocol == "amqp":
-        from .over_amqp import follow_all
-
-        follow_all(client.target, ca, hub, partition, start, count, show)
-        return
-    ids = partition or tuple(p["id"] for p in client.json("GET", f"hubs/{segment(hub)}")["partitions"])
-    lines: queue.Queue[tuple[str, bytes]] = queue.Queue(10_000)
-    for number in ids:
-        place = f"/_hubbub/api/v1/hubs/{segment(hub)}/partitions/{segment(number)}/events"
-        follow = threading.Thread(
-            target=_follow, args=(text, ca, f"{place}?from={start}&stream=1", number, lines), daemon=True
-        )
-        follow.start()
-    shown = 0
-    while count is None or shown < count:
-        number, line = lines.get()
-        if not line:
-            fail("the server ended the stream", 7)
-        show(number, json.loads(line))
-        shown += 1
-
-
-def _follow(text: str, ca: str | None, path: str, number: str, lines: Any) -> None:
-    response = Client(text, ca).request("GET", path)
-    if response.status != 200:
-        click.secho(f"error: {response.status} {said(response.read())}", fg="red", err=True)
-        lines.put((number, b""))
-        return
-    for line in response:
-        lines.put((number, line))
-    lines.put((number, b""))

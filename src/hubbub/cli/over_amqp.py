@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import re
-from collections import deque
-from collections.abc import Callable, Iterator
+import os
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
-
-import click
 
 from ..wire.amqp.delivery import Delivery
 from ..wire.amqp.link import Receiver
@@ -26,31 +24,31 @@ from ..wire.amqp.message import (
     properties_section,
 )
 from ..wire.amqp.types import Symbol, Uint
-from .amqp import BATCH_FORMAT, AmqpClient, AmqpError, opened
-from .client import Target, fail
+from .amqp import BATCH_FORMAT, AmqpClient, AmqpError, Inbox, Outbox, accept, opened
+from .client import Failure, Target, fail
+from .tail import Tail, first_end, start_of
 
 WINDOW = 500
 """Sends under way at a time."""
-PAUSES = (0.2, 0.5, 1, 2, 5)
-"""Seconds before `tail` connects again, the last one for ever."""
+CHUNKS_MAX = 16
+"""Pieces of standard input read ahead."""
 PARTITION_KEY = Symbol("x-opt-partition-key")
 Broker = Callable[[dict[str, Any], int], dict[str, Any]]
-Show = Callable[[str, dict[str, Any]], object]
 
 
 def run(work: Any) -> Any:
-    """Runs a coroutine to its end; an AmqpError ends the program."""
+    """Runs a coroutine to its end; a Failure ends the program."""
     try:
         return asyncio.run(work)
-    except AmqpError as error:
-        fail(str(error), error.code)
+    except Failure as error:
+        fail(str(error), error.code, error.hint)
 
 
 def send_all(
     server: Target,
     ca: str | None,
     entity: str,
-    groups: Iterator[list[bytes]],
+    groups: AsyncIterator[list[bytes]],
     broker: Broker,
     options: dict[str, Any],
     posted: Callable[[list[bytes]], object],
@@ -58,37 +56,111 @@ def send_all(
     """Sends the groups, pipelined; `posted` is told of each when the server has it safe."""
 
     async def work() -> None:
-        client = await AmqpClient.connect(server, ca)
-        partition = options["partition"]
-        outbox = await client.sender(f"{entity}/Partitions/{partition}" if partition else entity)
-        waiting: deque[tuple[asyncio.Future[None], list[bytes]]] = deque()
-        number = 0
-        # One at a time if a pace is asked for: what it says is then what happens.
-        window = 1 if options["rate"] else WINDOW
-        for group in groups:
-            await outbox.room()
-            messages = [
-                encode(body, broker(options, number + n), options, own_key=len(group) == 1)
-                for n, body in enumerate(group)
-            ]
-            number += len(group)
-            waiting.append((_send(outbox, messages, options), group))
-            while len(waiting) >= window:
-                await _first(client, waiting, posted)
-        while waiting:
-            await _first(client, waiting, posted)
-        await client.close()
+        async with await AmqpClient.connect(server, ca) as client:
+            partition = options["partition"]
+            outbox = await client.sender(f"{entity}/Partitions/{partition}" if partition else entity)
+            flight = _Flight(outbox, posted)
+            began, number = asyncio.get_running_loop().time(), 0
+            try:
+                async for group in groups:
+                    await _until(began, number, options["rate"])
+                    await flight.room()
+                    messages = [
+                        encode(body, broker(options, number + n), options, own_key=len(group) == 1)
+                        for n, body in enumerate(group)
+                    ]
+                    number += len(group)
+                    flight.add(_send(outbox, messages, options), group)
+                await flight.landed()
+            except asyncio.CancelledError:
+                if flight.failure is None:
+                    raise
+                raise flight.failure from None
 
     run(work())
 
 
-async def _first(client: AmqpClient, waiting: deque[Any], posted: Callable[[list[bytes]], object]) -> None:
-    future, group = waiting.popleft()
-    await client.wait(future)
-    posted(group)
+async def _until(began: float, sent: int, rate: float | None) -> None:
+    """Waits until the next message is due."""
+    if rate:
+        await asyncio.sleep(max(0.0, began + sent / rate - asyncio.get_running_loop().time()))
 
 
-def _send(outbox: Any, messages: list[bytes], options: dict[str, Any]) -> Any:
+class _Flight:
+    """Sends under way, WINDOW at most. The first that fails cancels the task that made this, whatever it
+    waits for: perhaps for a line that never comes."""
+
+    def __init__(self, outbox: Outbox, posted: Callable[[list[bytes]], object]) -> None:
+        self.failure: AmqpError | None = None
+        self._outbox = outbox
+        self._posted = posted
+        self._free = asyncio.Semaphore(WINDOW)
+        self._task = asyncio.current_task()
+        outbox.on_end = self._failed
+
+    async def room(self) -> None:
+        """Returns when another may go; what is `add`ed next takes that place."""
+        await self._free.acquire()
+        await self._outbox.room()
+
+    def add(self, future: asyncio.Future[None], group: list[bytes]) -> None:
+        future.add_done_callback(lambda done: self._done(done, group))
+
+    async def landed(self) -> None:
+        """Returns when all is answered."""
+        for _ in range(WINDOW):
+            await self._free.acquire()
+        self._outbox.on_end = lambda error: None
+
+    def _done(self, future: asyncio.Future[None], group: list[bytes]) -> None:
+        if future.cancelled():
+            return
+        error = future.exception()
+        if isinstance(error, AmqpError):
+            self._failed(error)
+        else:
+            self._posted(group)
+            self._free.release()
+
+    def _failed(self, error: AmqpError) -> None:
+        if self.failure is None and self._task is not None:
+            self.failure = error
+            self._task.cancel()
+
+
+async def made(groups: Iterator[list[bytes]]) -> AsyncIterator[list[bytes]]:
+    """Groups that wait for nothing."""
+    for group in groups:
+        yield group
+
+
+async def piped(descriptor: int, most: int) -> AsyncIterator[list[bytes]]:
+    """Groups of up to `most` lines. A pipe may be quiet for long: a thread of its own reads it, and lines go
+    when they are there, in smaller groups if need be."""
+    loop = asyncio.get_running_loop()
+    chunks: asyncio.Queue[bytes] = asyncio.Queue()
+    taken = threading.Semaphore(CHUNKS_MAX)
+
+    def read() -> None:
+        chunk = b"begin"
+        while chunk:
+            taken.acquire()
+            chunk = os.read(descriptor, 65536)
+            with contextlib.suppress(RuntimeError):  # The loop has ended, and so have we.
+                loop.call_soon_threadsafe(chunks.put_nowait, chunk)
+
+    threading.Thread(target=read, daemon=True).start()
+    rest = b""
+    while chunk := await chunks.get():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for at in range(0, len(lines), most):
+            yield [line.rstrip(b"\r") for line in lines[at : at + most]]
+        taken.release()
+    if rest:
+        yield [rest.rstrip(b"\r")]
+
+
+def _send(outbox: Outbox, messages: list[bytes], options: dict[str, Any]) -> asyncio.Future[None]:
     if len(messages) == 1:
         return outbox.send(messages[0])
     key = options["partition_key"]
@@ -115,78 +187,47 @@ def encode(body: bytes, broker: dict[str, Any], options: dict[str, Any], *, own_
 
 
 def selector_of(start: str) -> str:
-    """The filter of a consumer that starts at `start`, `end`, `seq:N`, `offset:X` or `time:ISO`."""
-    if start in ("start", "end"):
-        return f"amqp.annotation.x-opt-offset > '{'-1' if start == 'start' else '@latest'}'"
-    kind, _, value = start.partition(":")
-    if kind == "seq" and re.fullmatch(r"-?\d+", value):
-        return f"amqp.annotation.x-opt-sequence-number > '{value}'"
-    if kind == "offset" and value:
-        return f"amqp.annotation.x-opt-offset > '{value}'"
-    if kind == "time":
-        with contextlib.suppress(ValueError):
-            moment = datetime.fromisoformat(value)
-            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-            return f"amqp.annotation.x-opt-enqueued-time > '{int(moment.timestamp() * 1000)}'"
-    return fail(f"--from {start}: say start, end, seq:NUMBER, offset:OFFSET or time:2026-01-31T12:00:00Z.", 2)
+    """The filter of a consumer that starts at a place, as `tail --from` names it. Raises ValueError."""
+    kind, value = start_of(start)
+    name, place = {
+        "start": ("offset", "-1"),
+        "end": ("offset", "@latest"),
+        "offset": ("offset", value),
+        "seq": ("sequence-number", value),
+        "time": ("enqueued-time", value),
+    }[kind]
+    return f"amqp.annotation.x-opt-{name} > '{place}'"
 
 
-def follow_all(
-    server: Target,
-    ca: str | None,
-    hub: str,
-    partitions: tuple[str, ...],
-    start: str,
-    count: int | None,
-    show: Show,
-) -> None:
-    """Shows events as they come, through lost connections; ends after `count` if that is given."""
-    selector = selector_of(start)
-    seen: dict[str, int] = {}
-    left = count
+def follow(server: Target, ca: str | None, group: str) -> Callable[[Tail], Awaitable[None]]:
+    """What feeds a tail over AMQP: one connection, a link for each partition."""
 
-    async def once() -> None:
-        nonlocal left
-        client = await AmqpClient.connect(server, ca)
-        request = {"operation": "READ", "name": hub, "type": "com.microsoft:eventhub"}
-        ids = partitions or [str(n) for n in (await client.request("$management", request))["partition_ids"]]
-        finished = asyncio.get_running_loop().create_future()
+    async def feed(tail: Tail) -> None:
+        async with await AmqpClient.connect(server, ca) as client:
+            ids = tail.choose(await partitions_of(client, tail.hub))
+            inboxes = [await _inbox(client, tail, group, number) for number in ids]
+            tail.standing += 1
+            await first_end([inbox.done for inbox in inboxes])
 
-        def taker(number: str) -> Callable[[Receiver, Delivery], object]:
-            def got(link: Receiver, delivery: Delivery) -> None:
-                nonlocal left
-                event = event_of(delivery.payload)
-                seen[number] = event["sequenceNumber"]
-                if left is None or left > 0:
-                    show(number, event)
-                left = None if left is None else left - 1
-                if left == 0 and not finished.done():
-                    finished.set_result(None)
+    return feed
 
-            return got
 
-        for number in ids:
-            behind = f"amqp.annotation.x-opt-sequence-number > '{seen[number]}'" if number in seen else ""
-            address = f"{hub}/ConsumerGroups/$Default/Partitions/{number}"
-            await client.receiver(address, taker(number), selector=behind or selector)
-        await client.wait(finished)
-        await client.close()
+async def partitions_of(client: AmqpClient, hub: str) -> list[str]:
+    """Raises AmqpError; its code is 3 if there is no such hub."""
+    request = {"operation": "READ", "name": hub, "type": "com.microsoft:eventhub"}
+    return [str(number) for number in (await client.request("$management", request))["partition_ids"]]
 
-    async def work() -> None:
-        tries = 0
-        while left is None or left > 0:
-            before = dict(seen)
-            try:
-                await once()
-            except AmqpError as error:
-                if error.code != 7 or not (tries or seen or error.lost):
-                    raise
-                tries = 0 if seen != before else tries
-                click.secho(f"{error}; connecting again", fg="yellow", err=True)
-                await asyncio.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
-                tries += 1
 
-    run(work())
+async def _inbox(client: AmqpClient, tail: Tail, group: str, number: str) -> Inbox:
+    request = {"operation": "READ", "name": tail.hub, "type": "com.microsoft:partition", "partition": number}
+    last = (await client.request("$management", request))["last_enqueued_sequence_number"]
+
+    def got(link: Receiver, delivery: Delivery) -> None:
+        accept(link, delivery)
+        tail.take(number, event_of(delivery.payload))
+
+    address = f"{tail.hub}/ConsumerGroups/{group}/Partitions/{number}"
+    return await client.receiver(address, got, selector=selector_of(tail.start(number, last)))
 
 
 def event_of(payload: bytes) -> dict[str, Any]:
