@@ -21,6 +21,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rig import KEY, KEY_NAME
+
+from hubbub.broker.access import sas_token
 from hubbub.front.amqp.requests import Response, read_request, write_response
 from hubbub.wire.amqp.connection import Connection
 from hubbub.wire.amqp.delivery import Delivery, Sent
@@ -28,7 +31,13 @@ from hubbub.wire.amqp.frames import FrameReader
 from hubbub.wire.amqp.handler import Limits
 from hubbub.wire.amqp.hot import Tails, decode_transfer, encode_transfer, transfer_tail
 from hubbub.wire.amqp.link import Link, Receiver, Sender
-from hubbub.wire.amqp.message import data_section
+from hubbub.wire.amqp.message import (
+    APPLICATION_PROPERTIES,
+    data_section,
+    map_section,
+    properties_section,
+    value_section,
+)
 from hubbub.wire.amqp.performatives import ACCEPTED, Error, Source, State, Target, composite
 from hubbub.wire.amqp.session import Session
 from hubbub.wire.amqp.types import Array, Int, decode
@@ -41,6 +50,7 @@ IN_FLIGHT = 1000
 ENDLESS = (1 << 31) - 1
 LIMITS = Limits(incoming_window=ENDLESS, idle_ms=120_000)
 DURABLE = b"\x00Sp\xc0\x02\x01\x41"
+TOKEN_TYPE = "servicebus.windows.net:sastoken"
 CHECK_EVERY = 64
 """Of how many replayed events one is looked into."""
 CODEC_FRAMES = 200
@@ -129,24 +139,29 @@ def sink() -> None:
 # The official client.
 
 
-def azure(port: int, batch_events: int, seconds: float) -> float:
-    """Events a second. One batch is made before and sent again and again: what is left of the client's own
-    work is its encoding."""
+def azure(port: int, batch_events: int, anew: bool, seconds: float) -> float:
+    """Events a second. One batch is sent again and again, so that of the client's own work only its encoding is
+    left; or, `anew`, each is built of new events, as an application does it."""
     from azure.eventhub import EventData, EventHubProducerClient
 
     text = (
-        f"Endpoint=sb://127.0.0.1:{port};SharedAccessKeyName=RootManageSharedAccessKey;"
-        "SharedAccessKey=SAS_KEY_VALUE;UseDevelopmentEmulator=true"
+        f"Endpoint=sb://127.0.0.1:{port};SharedAccessKeyName={KEY_NAME};SharedAccessKey={KEY};"
+        "UseDevelopmentEmulator=true"
     )
     with EventHubProducerClient.from_connection_string(text, eventhub_name="events") as client:
-        batch = client.create_batch()
-        for _ in range(batch_events):
-            batch.add(EventData(b"x" * BODY_BYTES))
+
+        def build() -> Any:
+            batch = client.create_batch()
+            for _ in range(batch_events):
+                batch.add(EventData(b"x" * BODY_BYTES))
+            return batch
+
+        batch = build()
         for _ in range(5):
             client.send_batch(batch)
         sent, began = 0, time.perf_counter()
         while time.perf_counter() < began + seconds:
-            client.send_batch(batch)
+            client.send_batch(build() if anew else batch)
             sent += batch_events
         return sent / (time.perf_counter() - began)
 
@@ -158,14 +173,15 @@ class Client(Events):
     """A blocking connection with one session and one link."""
 
     def __init__(self, port: int, user: str, password: str) -> None:
+        """Without a user there is no SASL exchange of a name: the token comes later."""
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.wire = Connection.client(
-            self, container_id="bench", hostname="localhost", mechanism="PLAIN", user=user, password=password,
-            limits=LIMITS,
+            self, container_id="bench", hostname="localhost", mechanism="PLAIN" if user else "ANONYMOUS",
+            user=user, password=password, limits=LIMITS,
         )  # fmt: skip
         self.session = self.wire.begin()
-        self.answered = 0
+        self.answered = self.received = 0
 
     def until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -191,6 +207,22 @@ class Client(Events):
 
     def closed(self, connection: Connection, error: Error | None) -> None:
         raise AssertionError(error)
+
+    def put_token(self) -> None:
+        """Over `$cbs`, as the official clients do it and keep the links for its renewal."""
+        up = self.session.sender("cbs-up", Target("$cbs"))
+        down = self.session.receiver("cbs-down", Source("$cbs"), Target("cbs-down"))
+        self.until(lambda: up.attached and up.credit > 0 and down.attached)
+        down.grant(100)
+        application = {"operation": "put-token", "type": TOKEN_TYPE, "name": "sb://localhost/"}
+        token = sas_token("sb://localhost/", KEY_NAME, KEY, 4_102_444_800)
+        payload = properties_section(message_id="1", reply_to="cbs-down")
+        payload += map_section(APPLICATION_PROPERTIES, application) + value_section(token)
+        up.send(payload, b"\0")
+        self.until(lambda: self.received == 1)
+
+    def delivery(self, link: Receiver, delivery: Delivery) -> None:
+        self.received += 1
 
     def sender(self, address: str) -> Sender:
         link = self.session.sender("bench", Target(address, 2), snd_settle_mode=0)
@@ -293,12 +325,13 @@ def drink(port: int) -> float:
     return count / (time.perf_counter() - began)
 
 
-def idle(port: int, count: int, addresses: list[str], user: str, password: str) -> None:
-    """Opens connections with one receiver each, prints a line, and keeps them alive until standard input
-    ends."""
+def idle(port: int, count: int, addresses: list[str]) -> None:
+    """Opens connections with a token and one receiver each, prints a line, and keeps them alive until standard
+    input ends."""
     clients = []
     for number in range(count):
-        client = Client(port, user, password)
+        client = Client(port, "", "")
+        client.put_token()
         link = client.session.receiver(f"idle-{number}", Source(addresses[number % len(addresses)]))
         client.until(lambda link=link: link.attached)
         link.grant(300)
@@ -386,7 +419,7 @@ def codec_loop(rounds: int) -> None:
 
 PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[Callable[[str], Any], ...]]] = {
     "sink": (sink, ()),
-    "azure": (azure, (int, int, float)),
+    "azure": (azure, (int, int, lambda text: text == "True", float)),
     "send": (send, (int, str, float, str, str)),
     "fill": (fill, (int, str, int, int, str, str)),
     "replay": (replay, (int, str, int, str, str)),
@@ -394,7 +427,7 @@ PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[Callable[[str], Any], ...]]]
     "drink": (drink, (int,)),
     "codec": (codec, ()),
     "codec-loop": (codec_loop, (int,)),
-    "idle": (idle, (int, int, lambda text: text.split(","), str, str)),
+    "idle": (idle, (int, int, lambda text: text.split(","))),
 }
 
 

@@ -44,7 +44,7 @@ def measure(only: str | None, seconds: float, show: Callable[[Row], None]) -> li
 def _line(row: Row) -> None:
     value = "-" if row.value is None else f"{row.value:.3g}"
     verdict = {True: "ok", False: "MISSED", None: "skipped"}[row.holds()]
-    print(f"{row.what:<52} {value:>8}  {row.bound:<7} {verdict:<8} {row.note}", flush=True)
+    print(f"{row.what:<58} {value:>8}  {row.bound:<7} {verdict:<8} {row.note}", flush=True)
 
 
 def main() -> None:

@@ -73,8 +73,12 @@ class Server:
 
 @contextlib.contextmanager
 def running(folder: Path, *flags: str, data: str | None = None) -> Iterator[Server]:
-    server = Server(folder, *flags, data=data or f"data-{time.monotonic_ns()}")
+    """What it stored goes with it, unless `data` names a folder for it."""
+    name = data or f"data-{time.monotonic_ns()}"
+    server = Server(folder, *flags, data=name)
     try:
         yield server
     finally:
         server.stop()
+        if data is None:
+            shutil.rmtree(folder / name, ignore_errors=True)
