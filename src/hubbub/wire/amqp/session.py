@@ -319,17 +319,18 @@ class Session:
         end = min(len(messages), at + link.credit_given, at + self.room)
         space = self.connection.send_frame_bytes - SETTLED_OVERHEAD
         frames: list[bytes] = []
-        pack, fore, tag, tail = settled_transfers(self.channel, link.handle)
+        pack, fore, middle, tail = settled_transfers(self.channel, link.handle)
         first = delivery_id = self._next_delivery_id
         for head, body in messages[at:end] if at or end < len(messages) else messages:
             size = len(head) + len(body)
             if size > space:
                 break
-            frames += (pack(size + SETTLED_OVERHEAD, fore, delivery_id, tag, delivery_id, tail), head, body)
-            delivery_id = (delivery_id + 1) & MASK
-        count = (delivery_id - first) & MASK
+            tag = delivery_id & MASK
+            frames += (pack(size + SETTLED_OVERHEAD, fore, tag, middle, tag, tail), head, body)
+            delivery_id += 1
+        count = delivery_id - first
         if count:
-            self._next_delivery_id = delivery_id
+            self._next_delivery_id = delivery_id & MASK
             self._window -= count
             self._next_outgoing_id = (self._next_outgoing_id + count) & MASK
             link.passed(count)
