@@ -29,6 +29,7 @@ from .entity import (
     Subscription,
     Topic,
     revoked_publisher_path,
+    subscription_path,
 )
 from .errors import (
     AlreadyExists,
@@ -40,6 +41,7 @@ from .errors import (
     QuotaExceeded,
     SessionRequired,
 )
+from .filters import Filter
 from .history import History, forget, remember
 from .hub import Event, Hub, Partition
 from .ledger import Counts
@@ -125,6 +127,11 @@ class Namespace:
         above = parent.lower()
         found = [e for e in self._entities.values() if type(e) is kind and e.parent.lower() == above]
         return sorted(found, key=lambda e: e.key)
+
+    def filters(self, topic: str) -> list[Filter]:
+        """Of all rules of all subscriptions of a topic."""
+        above = subscription_path(topic.lower(), "")
+        return [e.filter for key, e in self._entities.items() if type(e) is Rule and key.startswith(above)]
 
     async def create(self, entity: AnyEntity, rule: Rule | None = None) -> AnyEntity:
         """`rule`: a subscription's first one, if not the one that takes everything.
@@ -362,13 +369,12 @@ class Namespace:
         return self.receivers[key]
 
     def counts(self, path: str) -> Counts:
-        """Of a queue, a subscription, or a topic (the sum over its subscriptions)."""
+        """Of a queue, a subscription, or a topic (all of its subscriptions together)."""
         key = path.lower()
         if key in self.receivers:
             return self.receivers[key].counts()
         if key in self.topics:
-            parts = [receiver.counts() for receiver in self.topics[key].subscriptions.values()]
-            return Counts(*(sum(values) for values in zip(*parts, strict=True))) if parts else Counts()
+            return self.topics[key].counts()
         raise NotFound(NO_ENTITY.format(path=path))
 
     # Time.

@@ -15,11 +15,13 @@ from .delivery import busy
 from .errors import MessageNotFound
 from .filters import ActiveRule, FilterError, Letter
 from .history import History, forget, remember
-from .ledger import SCHEDULED, Entry
+from .ledger import SCHEDULED, Counts, Entry
 from .message import Message, decode_message
 from .receiver import Receiver
 
 TAKE_ALL = ActiveRule(None, None)
+SCHEDULED_COPIES_READ_MAX = 5_000
+"""Copies that are opened for one count: who asks how many there are must not keep all others waiting."""
 
 
 class Letters(Protocol):
@@ -46,6 +48,24 @@ class Fanout:
     def size_bytes(self) -> int:
         """Of all copies."""
         return sum(receiver.size_bytes for receiver in self.subscriptions.values())
+
+    def counts(self) -> Counts:
+        """The sums over all subscriptions, but a scheduled message counts once, however many get a copy."""
+        parts = [receiver.counts() for receiver in self.subscriptions.values()]
+        if not parts:
+            return Counts()
+        found = Counts(*(sum(values) for values in zip(*parts, strict=True)))
+        scheduled = [part.scheduled for part in parts]
+        return found._replace(scheduled=self._scheduled_messages(scheduled))
+
+    def _scheduled_messages(self, copies: Sequence[int]) -> int:
+        """`copies` by subscription. Of very many it is the least there can be, which is exact where one
+        subscription takes everything."""
+        most, total = max(copies), sum(copies)
+        if most == total or total > SCHEDULED_COPIES_READ_MAX:
+            return most
+        receivers = self.subscriptions.values()
+        return len({number for receiver in receivers for _, number in _scheduled(receiver)})
 
     def send(
         self,

@@ -24,7 +24,7 @@ from ..wire.amqp.message import (
     section_map,
     split,
 )
-from ..wire.amqp.types import DecodeError, Int, Long, Symbol, Timestamp
+from ..wire.amqp.types import DecodeError, Described, Int, Long, Symbol, Timestamp
 
 _PLACES = {
     "MessageId": "message_id",
@@ -37,6 +37,8 @@ _PLACES = {
     "ContentType": "content_type",
 }
 """System properties that travel in the properties section."""
+_TIMESPAN = "com.microsoft:timespan"
+"""Descriptor of a length of time, in units of 100 ns."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -92,6 +94,8 @@ def plain(value: Any) -> Any:
         return float(value)
     if isinstance(value, str):
         return str(value)
+    if isinstance(value, Described):
+        return _length(value)
     return bytes(value) if isinstance(value, bytes) else None
 
 
@@ -100,10 +104,16 @@ def encodable(value: Any) -> Any:
     if isinstance(value, datetime):
         return Timestamp((value - _EPOCH) // timedelta(milliseconds=1))
     if isinstance(value, timedelta):
-        return str(value)
+        return Described(Symbol(_TIMESPAN), Long(value // timedelta(microseconds=1) * 10))
     if isinstance(value, int) and not isinstance(value, bool):
         return Int(value) if -(2**31) <= value < 2**31 else Long(value)
     return value
+
+
+def _length(value: Described) -> timedelta | None:
+    if value.descriptor != _TIMESPAN or not isinstance(value.value, int):
+        return None
+    return timedelta(microseconds=value.value // 10)
 
 
 def _moment(milliseconds: int | None) -> datetime | None:

@@ -79,6 +79,10 @@ def split_scheme(credential: bytes) -> tuple[bytes, bytes]:
         raise malformed_token()
     scheme, _, rest = credential.partition(b" ")
     scheme = scheme.lower()
+    if scheme == BEARER and rest.lower().startswith(SAS + b" "):
+        # The official administration client, when its connection string holds a signature.
+        scheme, _, rest = rest.partition(b" ")
+        scheme = scheme.lower()
     if scheme.startswith(b"wrap_access_token="):
         # Documents print it so (rest.md §2.2.4).
         return WRAP, credential[5:]

@@ -6,8 +6,9 @@ that match and have no action together, and one for each rule that matches and h
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import msgspec
@@ -99,6 +100,23 @@ def values_of(typed: dict[str, Typed]) -> dict[str, Value]:
     return found
 
 
+def _integer(text: str) -> int:
+    """The official client calls all small numbers int, so that none is held to less than 64 bits."""
+    number = int(text) if _INTEGER.fullmatch(text.strip()) else None
+    if number is None or not -(1 << 63) <= number < 1 << 63:
+        raise ValueError
+    return number
+
+
+def _length(text: str) -> timedelta:
+    match = _DURATION.fullmatch(text.strip())
+    if match is None or not any(match.groups()[1:]):
+        raise ValueError
+    sign, days, hours, minutes, seconds = match.groups()
+    length = timedelta(int(days or 0), float(seconds or 0), 0, 0, int(minutes or 0), int(hours or 0))
+    return -length if sign else length
+
+
 def _boolean(text: str) -> bool:
     return {"true": True, "false": False, "1": True, "0": False}[text.strip().lower()]
 
@@ -108,13 +126,17 @@ def _moment(text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+_INTEGER = re.compile(r"[+-]?\d{1,20}", re.ASCII)
+_DURATION = re.compile(
+    r"(-)?P(?:(\d{1,9})D)?(?:T(?=\d)(?:(\d{1,9})H)?(?:(\d{1,12})M)?(?:(\d{1,12}(?:\.\d{1,9})?)S)?)?", re.ASCII
+)
 _READERS: dict[str, Callable[[str], Value]] = {
     "string": str,
     "boolean": _boolean,
-    **dict.fromkeys(("int", "long", "short", "byte", "unsignedInt", "unsignedLong"), int),
+    **dict.fromkeys(("int", "long", "short", "byte", "unsignedInt", "unsignedLong"), _integer),
     **dict.fromkeys(("double", "float", "decimal"), float),
     "dateTime": _moment,
-    "duration": str,
+    "duration": _length,
     "guid": str,
 }
 

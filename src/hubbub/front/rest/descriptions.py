@@ -35,6 +35,8 @@ from ...broker.entity import (
     subscription_path,
 )
 from ...broker.errors import Invalid
+from ...broker.filters import CorrelationFilter
+from ...broker.ledger import Counts
 from ...broker.namespace import Namespace
 from .atom import SB, XSI, Element, exact, tag
 from .rules import read_rule, write_action, write_filter
@@ -120,10 +122,11 @@ class Row(NamedTuple):
 
 
 class Part(NamedTuple):
-    """An element that only answers have."""
+    """An element that only answers have, and of them only those by the api-version `since` or a newer one."""
 
     name: str
     write: Callable[[Namespace, AnyEntity], str]
+    since: str = ""
 
 
 class Fixed(NamedTuple):
@@ -160,18 +163,25 @@ def _accessed(namespace: Namespace, entity: AnyEntity) -> str:
     return tag("AccessedAt", exact(namespace.accessed(entity.path)))
 
 
+def _counts(namespace: Namespace, entity: AnyEntity) -> Counts:
+    """As the service counts: what is deferred is active; what is scheduled is in no subscription yet."""
+    counts = namespace.counts(entity.path)
+    scheduled = 0 if isinstance(entity, Subscription) else counts.scheduled
+    return counts._replace(active=counts.active + counts.deferred, scheduled=scheduled)
+
+
 def _size(namespace: Namespace, entity: AnyEntity) -> str:
     return tag("SizeInBytes", str(namespace.counts(entity.path).size_bytes))
 
 
 def _messages(namespace: Namespace, entity: AnyEntity) -> str:
-    counts = namespace.counts(entity.path)
-    total = counts.active + counts.scheduled + counts.deferred + counts.dead_letter
+    counts = _counts(namespace, entity)
+    total = counts.active + counts.scheduled + counts.dead_letter
     return tag("MessageCount", str(total + counts.transfer + counts.transfer_dead_letter))
 
 
 def _count_details(namespace: Namespace, entity: AnyEntity) -> str:
-    counts = namespace.counts(entity.path)
+    counts = _counts(namespace, entity)
     values = (
         ("ActiveMessageCount", counts.active),
         ("DeadLetterMessageCount", counts.dead_letter),
@@ -185,6 +195,20 @@ def _count_details(namespace: Namespace, entity: AnyEntity) -> str:
 
 def _subscription_count(namespace: Namespace, entity: AnyEntity) -> str:
     return tag("SubscriptionCount", str(len(namespace.entities(Subscription, entity.path))))
+
+
+def _filters(namespace: Namespace, topic: AnyEntity) -> list[bool]:
+    """Of each rule below a topic, whether it correlates. All others count as SQL, also the one that a
+    subscription is born with."""
+    return [isinstance(wanted, CorrelationFilter) for wanted in namespace.filters(topic.path)]
+
+
+def _sql_filter_count(namespace: Namespace, entity: AnyEntity) -> str:
+    return tag("SqlFilterCount", str(_filters(namespace, entity).count(False)))
+
+
+def _correlation_filter_count(namespace: Namespace, entity: AnyEntity) -> str:
+    return tag("CorrelationFilterCount", str(_filters(namespace, entity).count(True)))
 
 
 def _partition_ids(namespace: Namespace, entity: AnyEntity) -> str:
@@ -282,6 +306,8 @@ TOPIC: _Rows = (
     _bool("SupportOrdering", "support_ordering"),
     _DETAILS,
     Part("SubscriptionCount", _subscription_count),
+    Part("SqlFilterCount", _sql_filter_count, "2024-05"),
+    Part("CorrelationFilterCount", _correlation_filter_count, "2024-05"),
     _length("AutoDeleteOnIdle", "auto_delete_on_idle"),
     _bool("EnablePartitioning", "partitioning"),
     _AVAILABLE,
@@ -338,10 +364,14 @@ IDENTITY = ("path", "topic", "subscription", "hub", "name")
 # Writing.
 
 
-def write(namespace: Namespace, entity: AnyEntity) -> str:
-    """The description of an entity with its counts."""
+def write(namespace: Namespace, entity: AnyEntity, version: str = "") -> str:
+    """The description of an entity with its counts. `version`: the api-version, "" for the newest."""
     name, rows = TABLES[type(entity)]
-    inner = "".join(_written(namespace, entity, row) for row in rows)
+    inner = "".join(
+        _written(namespace, entity, row)
+        for row in rows
+        if not version or not isinstance(row, Part) or version >= row.since
+    )
     return f'<{name} xmlns="{SB}" xmlns:i="{XSI}">{inner}</{name}>'
 
 

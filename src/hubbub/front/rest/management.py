@@ -231,12 +231,13 @@ def _page(
     skip, top = _paging(request)
     uri = _uri(request)
     version = _version(request)
+    query = f"?{_repeated(version)}" if version else ""
     entries = [
         entry(
-            f"{_root(request)}/{quote(item.path, safe='/$')}{'?' + version if version else ''}",
+            f"{_root(request)}/{quote(item.path, safe='/$')}{query}",
             _title(item),
             (item.created, item.updated),
-            descriptions.write(namespace, item),
+            descriptions.write(namespace, item, version),
             author=_author(namespace, item),
             link=_relative(item),
             base=uri,
@@ -309,7 +310,7 @@ def _entry(request: Request, namespace: Namespace, entity: AnyEntity, status: in
         _uri(request),
         _title(entity),
         (entity.created, entity.updated),
-        descriptions.write(namespace, entity),
+        descriptions.write(namespace, entity, _version(request)),
         author=_author(namespace, entity),
         # Recorded: the answer to an event hub's update leaves it out.
         published=not (request.method == b"PUT" and status == 200 and isinstance(entity, EventHub)),
@@ -391,7 +392,7 @@ def _following(request: Request, skip: int, top: int) -> str:
     """Where the next page of a collection is."""
     version = _version(request)
     address = _uri(request).partition("?")[0]
-    return f"{address}?{version}{'&' if version else ''}$skip={skip}&$top={top}"
+    return f"{address}?{_repeated(version) + '&' if version else ''}$skip={skip}&$top={top}"
 
 
 def _query(request: Request) -> dict[str, str]:
@@ -399,9 +400,13 @@ def _query(request: Request) -> dict[str, str]:
 
 
 def _version(request: Request) -> str:
-    """The request's api-version, to be repeated in addresses."""
-    version = _query(request).get("api-version")
-    return f"api-version={quote(version)}" if version else ""
+    """The request's api-version, or nothing."""
+    return _query(request).get("api-version", "")
+
+
+def _repeated(version: str) -> str:
+    """An api-version in an address that repeats it."""
+    return f"api-version={quote(version)}"
 
 
 def _paging(request: Request) -> tuple[int, int]:
