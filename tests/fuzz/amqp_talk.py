@@ -244,7 +244,10 @@ class Talk:
             source.filter = self._filter(address)
         properties = {
             Symbol(name): self.value()
-            for name in ("com.microsoft:epoch", "com.microsoft:timeout", "com.microsoft:producer-id")
+            for name in (
+                *("com.microsoft:epoch", "com.microsoft:timeout", "com.microsoft:producer-id"),
+                *("com.microsoft:producer-epoch", "com.microsoft:producer-sequence-number"),
+            )
             if self._rarely(15)
         }
         capabilities = self._one(
@@ -290,10 +293,10 @@ class Talk:
         self.delivery += not self._rarely(self.broken)
         batch = payload is None and self._rarely(20)
         if payload is None:
-            payload = self._message()
+            payload = self.message()
             suited = self._to("hub", "queue", "sessions", "topic", "hub/Partitions/0", "hub/Publishers/p")
         if batch:
-            payload = b"".join(data_section(self._message()) for _ in range(self.chance.randrange(4)))
+            payload = b"".join(data_section(self.message()) for _ in range(self.chance.randrange(4)))
         state = self._state() if self._rarely(5) else None
         return self._frame(
             Transfer(
@@ -375,7 +378,7 @@ class Talk:
 
     # Messages.
 
-    def _message(self) -> bytes:
+    def message(self) -> bytes:
         parts = [data_section(self.chance.randbytes(self._one(0, 3, 300, 3000)))]
         if self._rarely(30):
             parts.insert(
@@ -384,12 +387,16 @@ class Talk:
         if self._rarely(30):
             names = (
                 *("x-opt-partition-key", "x-opt-scheduled-enqueue-time", "x-opt-via-partition-key", "other"),
-                *("com.microsoft:producer-id", "x-opt-sequence-number"),
+                *("com.microsoft:producer-id", "com.microsoft:producer-epoch"),
+                *("com.microsoft:producer-sequence-number", "x-opt-sequence-number"),
             )
             annotations = {Symbol(name): self.value() for name in names if self._rarely(30)}
             parts.insert(0, map_section(MESSAGE_ANNOTATIONS, annotations))
         if self._rarely(20):
             parts.insert(0, list_section(HEADER, [self.value() for _ in range(self.chance.randrange(7))]))
+        if self._rarely(30):
+            said = self.value() if self._rarely(10) else {name: self.value() for name in ("a", "b", "c")}
+            parts.insert(-1, b"\0St" + encode(said))
         if self._rarely(10):
             parts.append(value_section(self.value()))
         payload = b"".join(parts)
@@ -451,7 +458,7 @@ class Talk:
             "sequence-numbers": Array([Long(self._one(0, 3, 3, 12))]),
             "enqueued-time-utc": Timestamp(self.now),
             "messages": [
-                {"message": self._scheduled() if self._rarely(70) else self._message(), "message-id": "m"}
+                {"message": self._scheduled() if self._rarely(70) else self.message(), "message-id": "m"}
             ],
             "session-id": self._one("s0", "s1", "s2"),
             "last-updated-time": Timestamp(0),

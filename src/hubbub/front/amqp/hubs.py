@@ -106,12 +106,20 @@ class Consumer:
     """One reader of one partition. It reads when there is credit, and waits without cost otherwise."""
 
     def __init__(
-        self, peer: Peer, link: Sender, hub: Hub, partition: int, sequence: int, epoch: int | None
+        self,
+        peer: Peer,
+        link: Sender,
+        hub: Hub,
+        key: tuple[str, str, int],
+        sequence: int,
+        epoch: int | None,
     ) -> None:
+        """`key`: namespace, consumer group and partition, which the readers beside it share."""
         self.peer = peer
         self.link = link
         self.hub = hub
-        self.partition = partition
+        self.key = key
+        self.partition = key[2]
         self.sequence = sequence
         self.epoch = epoch
         self.metric = METRIC in (link.attach.desired_capabilities or ())

@@ -14,7 +14,7 @@ from uuid import UUID
 from ...broker.entity import FOREVER
 from ...broker.errors import Invalid
 from ...broker.ledger import Entry
-from ...broker.message import Message
+from ...broker.message import MOMENT_MAX, MOMENT_MIN, Message
 from ...broker.receiver import Delivery
 from ...chance import guid_bytes
 from ...wire.amqp.message import (
@@ -30,7 +30,7 @@ from ...wire.amqp.message import (
     section_map,
     split,
 )
-from ...wire.amqp.types import Int, Symbol, Timestamp, decode, encode
+from ...wire.amqp.types import DecodeError, Int, Symbol, Timestamp, decode, encode
 
 BATCH_FORMAT = 0x80013700
 KEY_CHARS_MAX = 128
@@ -47,6 +47,21 @@ _OURS = frozenset(
 ) | {DEAD_LETTER_SOURCE, Symbol("x-opt-partition-id")}
 _STATES = {"Deferred": 1, "Scheduled": 2}
 
+# Name, types and, for small numbers, the highest value, as the protocol has them (part 3.2.1 and 3.2.4).
+_HEADER = (
+    *(("durable", bool, 0), ("priority", int, 255), ("ttl", int, _UINT_MAX)),
+    *(("first-acquirer", bool, 0), ("delivery-count", int, _UINT_MAX)),
+)
+_ID = (str, bytes, int, UUID)
+_KINDS: dict[str, tuple[Any, int]] = {
+    "message_id": (_ID, 0),
+    "user_id": (bytes, 0),
+    "correlation_id": (_ID, 0),
+    "absolute_expiry": (Timestamp, 0),
+    "creation": (Timestamp, 0),
+    "group_sequence": (int, _UINT_MAX),
+}
+_PROPERTIES = tuple((name, *_KINDS.get(name, (str, 0))) for name in PROPERTY_NAMES)
 _MESSAGE_ID, _EXPIRY, _CREATION = (
     PROPERTY_NAMES.index(name) for name in ("message_id", "absolute_expiry", "creation")
 )
@@ -66,23 +81,44 @@ def messages_of(payload: bytes, form: int, now: int) -> list[Message]:
 
 def message_of(sections: Sections, now: int) -> Message:
     """One message as its sender encoded it. Raises DecodeError, Invalid."""
-    header = section_list(sections.header, 5)
+    header = _typed("header", section_list(sections.header, len(_HEADER)), _HEADER)
     annotations = section_map(sections.message_annotations)
-    properties = section_list(sections.properties, len(PROPERTY_NAMES))
+    properties = _typed("properties", section_list(sections.properties, len(_PROPERTIES)), _PROPERTIES)
     ttl = _ttl(header[2], properties)
     message_id = _stamped(sections, properties, ttl, now)
-    scheduled = annotations.get(SCHEDULED)
     return Message(
         sections.bare(),
         message_id,
         _key("session id", properties[_GROUP]),
         _key("partition key", annotations.get(PARTITION_KEY)),
         ttl,
-        int(scheduled) if isinstance(scheduled, int) else None,
+        _scheduled(annotations.get(SCHEDULED)),
         via_partition_key=_key("via-partition key", annotations.get(VIA_KEY)),
         annotations=_others(sections.message_annotations, annotations),
         header=sections.header,
     )
+
+
+def _typed(section: str, values: list[Any], fields: tuple[tuple[str, Any, int], ...]) -> list[Any]:
+    """Checks the types that the protocol gives a section's fields: what is delivered is built of them, and
+    one message that could not be would stop all its receivers. Raises DecodeError."""
+    if len(values) > len(fields):
+        raise DecodeError(f"the {section} section has {len(values)} fields")
+    for (name, kinds, highest), value in zip(fields, values, strict=True):
+        if value is None:
+            continue
+        right = isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))
+        if not right or (highest and not 0 <= value <= highest):
+            raise DecodeError(f"the field {name} of the {section} section has a wrong value")
+    return values
+
+
+def _scheduled(moment: Any) -> int | None:
+    if not isinstance(moment, int):
+        return None
+    if not MOMENT_MIN <= moment <= MOMENT_MAX:
+        raise Invalid("The time at which the message is to be enqueued is out of range.")
+    return int(moment)
 
 
 def _others(section: bytes, annotations: dict[Any, Any]) -> bytes:
@@ -230,7 +266,10 @@ def _payload(delivery: Delivery) -> bytes:
     if message.dead_letter_reason is None and not delivery.changes:
         return message.payload
     sections = split(message.payload)
-    user = section_map(sections.application_properties)
+    try:
+        user = section_map(sections.application_properties)
+    except DecodeError:
+        user = {}
     if delivery.changes:
         user |= decode(delivery.changes)[0]
     if message.dead_letter_reason is not None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...broker.access import OPEN, Grant, Right, Unauthorized, missing_right
 from ...broker.entity import EventHub, Queue, Topic
-from ...broker.errors import Invalid, NotFound
+from ...broker.errors import Invalid, NotFound, QuotaExceeded
 from ...broker.namespace import Namespace
 from ...broker.partitions import partition_number
 from ...chance import guid_bytes
@@ -24,7 +24,7 @@ from ...clock import Timer
 from ...wire.amqp.connection import Connection
 from ...wire.amqp.delivery import Delivery, Sent
 from ...wire.amqp.link import Link, Receiver, Sender
-from ...wire.amqp.performatives import Error, Source, State, Target
+from ...wire.amqp.performatives import Error, Open, Source, State, Target
 from ...wire.amqp.session import Session
 from . import cbs, management, operations, sessions
 from .address import Node, node_of
@@ -44,8 +44,14 @@ log = logging.getLogger("hubbub.amqp")
 TOKENS_MAX = 1000
 TOKEN_WAIT = 20_000
 """How long a connection may live without any token, ms."""
-HELD_BYTES_MAX = 16 << 20
+PEER_BYTES_MAX = 16 << 20
 """Deliveries of one connection that are not durable yet; beyond it is not read on."""
+DELIVERY_BYTES = 1024
+"""What a delivery takes besides its payload, or a flood of tiny ones would seem to be nothing."""
+CBS_LINKS_MAX = 32
+REQUEST_BYTES_MAX = 65536
+"""Of a request that needs no token: one that puts one, or asks after a hub."""
+HOST_CHARS_MAX = 255
 
 
 class Peer:
@@ -58,6 +64,7 @@ class Peer:
         self._grants: dict[str, Grant] = {}
         self._credentials: tuple[str, str] | None = None
         self._rights: dict[Link, tuple[str, Right]] = {}
+        self._cbs: set[Link] = set()
         self._held = 0
         self._timer: Timer | None = None
         self._ours = ""
@@ -82,13 +89,17 @@ class Peer:
         setattr(counters, slot, getattr(counters, slot) + number)
 
     def hold(self, size: int) -> None:
-        self._held += size
-        if self._held > HELD_BYTES_MAX:
+        """Something came that is not done with yet. Each is released once, whatever becomes of the client."""
+        self._held += size + DELIVERY_BYTES
+        self.server.held_bytes += size + DELIVERY_BYTES
+        if self._held > PEER_BYTES_MAX or self.server.crowded:
             self._transport.pause()
 
     def release(self, size: int) -> None:
-        self._held -= size
-        if self._held <= HELD_BYTES_MAX // 2:
+        self._held -= size + DELIVERY_BYTES
+        self.server.held_bytes -= size + DELIVERY_BYTES
+        # Who has nothing under way is read in any case.
+        if self._held <= (0 if self.server.crowded else PEER_BYTES_MAX // 2):
             self._transport.resume()
 
     # Tokens.
@@ -148,7 +159,7 @@ class Peer:
             return
         self._grants = {name: grant for name, grant in self._grants.items() if now < grant.expires}
         self.recheck("The token has expired.")
-        if self._grants:
+        if not self.namespace.gate.open:
             self._watch()
 
     def forget_tokens(self) -> None:
@@ -201,7 +212,15 @@ class Peer:
 
     def opened(self, connection: Connection) -> None:
         peer = connection.peer
-        self._ours = (peer.hostname or "") if peer is not None else ""
+        assert peer is not None
+        self._ours = (peer.hostname or "")[:HOST_CHARS_MAX]
+        # Nothing else of it is needed, and it may be large.
+        connection.peer = Open("", None, peer.max_frame_size, peer.channel_max, peer.idle_time_out)
+        if self.server.full:
+            connection.close(
+                "amqp:resource-limit-exceeded", "The server has all the connections it may have."
+            )
+            return
         self.namespace = self.server.broker.namespace_for(self._ours.partition(":")[0])
         if self._credentials is not None:
             grant = self._plain(self.namespace)
@@ -245,6 +264,7 @@ class Peer:
                 condition = OUT_OF_RANGE
             log.info("%s attach refused: %s %s", self._transport.peer, condition, error)
             self._rights.pop(link, None)
+            self._cbs.discard(link)
             link.refuse(condition, text_of(error))
 
     def _attach_requests(self, link: Link, node: Node) -> None:
@@ -255,13 +275,20 @@ class Peer:
             self._check_operations(node)
             nodes.setdefault(node.path, RequestNode(partial(operations.answer, node.entity)))
         requests = nodes[node.path]
+        size: int | None = None
+        if node.kind == "cbs" and len(self._cbs) >= CBS_LINKS_MAX:
+            raise QuotaExceeded(f"The connection has {CBS_LINKS_MAX} links to $cbs; it cannot have more.")
+        if node.kind == "cbs":
+            self._cbs.add(link)
+        if node.kind != "operations":
+            size = REQUEST_BYTES_MAX
         if isinstance(link, Sender):
             link.context = None
             link.accept()
             requests.add(link)
         elif isinstance(link, Receiver):
             link.context = RequestLink(requests)
-            link.accept()
+            link.accept(max_message_size=size)
             link.grant(REQUEST_CREDIT, keep=True)
 
     def _check_operations(self, node: Node) -> None:
@@ -344,7 +371,7 @@ class Peer:
         if refusal is not None:
             link.refuse(*refusal)
             return
-        consumer = Consumer(self, link, hub, partition, sequence, level)
+        consumer = Consumer(self, link, hub, key, sequence, level)
         readers.enter(consumer)
         link.context = consumer
         self._rights[link] = (node.path, Right.LISTEN)
@@ -380,6 +407,7 @@ class Peer:
     def drop(self, link: Link) -> None:
         """The link is gone, whoever ended it."""
         self._rights.pop(link, None)
+        self._cbs.discard(link)
         if isinstance(link, Sender) and isinstance(link.session.context, dict):
             for node in link.session.context.values():
                 node.remove(link)

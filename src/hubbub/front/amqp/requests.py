@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...wire.amqp.delivery import Delivery
-from ...wire.amqp.errors import INTERNAL_ERROR
+from ...wire.amqp.errors import INTERNAL_ERROR, RESOURCE_LIMIT, StateError
 from ...wire.amqp.link import Receiver, Sender
 from ...wire.amqp.message import (
     APPLICATION_PROPERTIES,
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("hubbub.amqp")
 
 CREDIT = 100
-WAITING_MAX = 1000
+WAITING_MAX = 100
+"""Responses of one node that nobody has fetched."""
 
 
 class Request(NamedTuple):
@@ -74,28 +75,43 @@ class Node:
             self.replies.remove(link)
 
     def delivery(self, peer: Peer, link: Receiver, delivery: Delivery) -> None:
+        if len(self._waiting) + sum(reply.waiting for reply in self.replies) >= WAITING_MAX:
+            self._overrun(peer, link)
+            return
         try:
             request = read_request(delivery.payload)
         except DecodeError as error:
             link.settle(delivery, Rejected(error_of(error)))
             return
         link.settle(delivery)
+        size = len(delivery.payload)
 
         def respond(response: Response) -> None:
-            self._send(request.properties.get("reply_to"), write_response(request, response))
+            payload = write_response(request, response)
+            peer.release(size)
+            try:
+                self._send(request.properties.get("reply_to"), payload)
+            except StateError:
+                self._overrun(peer, link)
 
+        peer.hold(size)
         try:
             self.answer(peer, request, respond)
         except Exception as error:
             log.exception("a request failed")
             respond(Response(500, text_of(error), None, INTERNAL_ERROR))
 
+    def _overrun(self, peer: Peer, link: Receiver) -> None:
+        """An answer can be neither sent nor dropped: who does not fetch those there are may ask no more."""
+        link.detach(RESOURCE_LIMIT, "Too many responses wait for credit on the link that receives them.")
+        peer.drop(link)
+
     def _send(self, reply_to: Any, payload: bytes) -> None:
         links = [link for link in self.replies if link.attached]
         named = [link for link in links if _address(link) == reply_to or link.name == reply_to]
         if named or links:
             (named or links)[0].send(payload, b"\0", settled=True)
-        elif len(self._waiting) < WAITING_MAX:
+        else:
             self._waiting.append((reply_to, payload))
 
 

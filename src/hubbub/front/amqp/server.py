@@ -1,6 +1,12 @@
 """AMQP connections on transports of an event loop, and what they share.
 
 A transport writes once per turn of the loop, so that what many links send goes out in one piece.
+
+Rules:
+- links send only while less than a bounded piece waits to be written;
+- a client that asks and asks without reading the answers is not read either;
+- what all clients have sent and is not yet durable is bounded, by not reading those on that sent it;
+- a client that does not read the end is not waited for.
 """
 
 from __future__ import annotations
@@ -21,6 +27,15 @@ from .peer import Peer
 
 CONTAINER = "hubbub"
 WRITE_BUFFER_BYTES_MAX = 1 << 20
+UNREAD_BYTES_MAX = 4 << 20
+"""Far above what links send unasked: a client that is busy writing must still be read, or both would wait."""
+HELD_BYTES_MAX = 256 << 20
+"""Deliveries of all connections that are not durable yet."""
+REFUSALS_MAX = 64
+"""Connections beyond `connections_max` that are told so; those beyond these too are just closed."""
+LINGER = 10_000
+"""How long a client may take to read what is left when its connection ends, ms."""
+HELD, UNREAD = 1, 2  # why a connection is not read on
 
 
 class AmqpServer:
@@ -43,6 +58,7 @@ class AmqpServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self.readers: dict[tuple[str, str, int], Readers] = {}
         self.kept_bytes = 0
+        self.held_bytes = 0
         for namespace in broker.namespaces.values():
             namespace.watchers.append(partial(self._changed, namespace))
 
@@ -66,11 +82,21 @@ class AmqpServer:
 
     def leave(self, consumer: Consumer) -> None:
         """A consumer is gone."""
-        for key, readers in list(self.readers.items()):
-            if consumer in readers.consumers:
-                readers.leave(consumer)
-                if not readers.consumers:
-                    del self.readers[key]
+        readers = self.readers.get(consumer.key)
+        if readers is not None:
+            readers.leave(consumer)
+            if not readers.consumers:
+                del self.readers[consumer.key]
+
+    @property
+    def crowded(self) -> bool:
+        """Whether clients send faster than the disk takes it."""
+        return self.held_bytes > HELD_BYTES_MAX
+
+    @property
+    def full(self) -> bool:
+        """Whether there are more connections than there may be."""
+        return len(self.connections) > self.connections_max
 
     def _changed(self, namespace: Namespace) -> None:
         """An entity came, changed or went."""
@@ -106,12 +132,12 @@ class AmqpTransport(asyncio.Protocol):
         self.server = server
         self.handler = Peer(server, self)
         self.wire = Connection(self.handler, container_id=CONTAINER, limits=server.limits, wake=self._wake)
-        self.writable = True
         self.peer = ""
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
-        self._paused = False
-        self._stalled: list[Callable[[], None]] = []
+        self._flowing = True
+        self._stopped = 0
+        self._stalled: dict[Callable[[], None], None] = {}
         self._timer: Timer | None = None
         self._done = False
 
@@ -128,7 +154,7 @@ class AmqpTransport(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
         name = self.transport.get_extra_info("peername")
         self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else ""
-        if len(self.server.connections) >= self.server.connections_max:
+        if len(self.server.connections) >= self.server.connections_max + REFUSALS_MAX:
             self._done = True
             self.transport.abort()
             return
@@ -136,6 +162,8 @@ class AmqpTransport(asyncio.Protocol):
         self._tick()
 
     def data_received(self, data: bytes) -> None:
+        if self._done:
+            return
         self.wire.receive(data)
         if self.wire.finished:
             self.flush()
@@ -147,37 +175,45 @@ class AmqpTransport(asyncio.Protocol):
         self._done = True
         self.wire.eof()
         self.server.connections.discard(self)
-        self._stalled = []
+        self._stalled = {}
         if self._timer is not None:
             self._timer.cancel()
 
     def pause_writing(self) -> None:
-        self.writable = False
+        self._flowing = False
 
     def resume_writing(self) -> None:
-        self.writable = True
-        stalled, self._stalled = self._stalled, []
-        for callback in stalled:
-            callback()
+        self._flowing = True
+        self.resume(UNREAD)
+        self._go_on()
 
     # What the peer asks.
 
+    @property
+    def writable(self) -> bool:
+        """Whether links may send: what they write goes out at the end of the turn, and counts before."""
+        return self._flowing and self.wire.output_bytes < WRITE_BUFFER_BYTES_MAX
+
     def when_writable(self, callback: Callable[[], None]) -> None:
-        if callback not in self._stalled:
-            self._stalled.append(callback)
+        self._stalled[callback] = None
 
     def soon(self, callback: Callable[[], None]) -> None:
         self._loop.call_soon(callback)
 
-    def pause(self) -> None:
-        if not self._paused and not self._done:
-            self._paused = True
+    def pause(self, why: int = HELD) -> None:
+        if not self._stopped and not self._done:
             self.transport.pause_reading()
+        self._stopped |= why
 
-    def resume(self) -> None:
-        if self._paused and not self._done:
-            self._paused = False
+    def resume(self, why: int = HELD) -> None:
+        if self._stopped == why and not self._done:
             self.transport.resume_reading()
+        self._stopped &= ~why
+
+    def weigh(self) -> None:
+        """Stops reading from a client that does not read."""
+        if self.transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
+            self.pause(UNREAD)
 
     # Writing.
 
@@ -193,9 +229,28 @@ class AmqpTransport(asyncio.Protocol):
         data = self.wire.take()
         if data:
             self.transport.write(data)
+            self.weigh()
         if self.wire.finished:
-            self._done = True
-            self.transport.close()
+            self.end()
+        elif self._stalled:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Who could not send takes up again, the longest waiting first."""
+        while self._stalled and self.writable:
+            callback = next(iter(self._stalled))
+            del self._stalled[callback]
+            callback()
+
+    def end(self) -> None:
+        """What was written may still be read, for a while."""
+        if self._done:
+            return
+        self._done = True
+        self.transport.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.server.clock.call_at(self.server.clock.now() + LINGER, self.transport.abort)
 
     def abort(self) -> None:
         self.transport.abort()

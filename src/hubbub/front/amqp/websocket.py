@@ -71,11 +71,11 @@ class WebSocket(asyncio.Protocol):
         try:
             self._frames.receive_data(data)
             for event in self._frames.events():
+                if self._transport.is_closing():
+                    return
                 self._on_event(event)
         except RemoteProtocolError as error:
-            if error.event_hint is not None:
-                self._send(error.event_hint)
-            self._transport.close()
+            self._leave(error.event_hint)
 
     def _on_event(self, event: Any) -> None:
         assert self._transport is not None
@@ -84,11 +84,15 @@ class WebSocket(asyncio.Protocol):
         elif isinstance(event, Ping):
             self._send(event.response())
         elif isinstance(event, CloseConnection):
-            self._send(event.response())
-            self._transport.close()
+            self._leave(event.response())
         elif isinstance(event, TextMessage):
-            self._send(CloseConnection(1003, "AMQP is binary"))
-            self._transport.close()
+            self._leave(CloseConnection(1003, "AMQP is binary"))
+
+    def _leave(self, event: Any) -> None:
+        """The last word, and the end of the AMQP connection with it."""
+        if event is not None:
+            self._send(event)
+        self._amqp.end()
 
     def eof_received(self) -> bool:
         return self._amqp.eof_received()
@@ -114,6 +118,7 @@ class WebSocket(asyncio.Protocol):
         assert self._transport is not None
         try:
             self._transport.write(self._frames.send(event))
+            self._amqp.weigh()
         except LocalProtocolError:
             pass  # The client has closed; what we still had to say interests nobody.
 
@@ -131,6 +136,9 @@ class _Wrapped(asyncio.Transport):
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self._transport.set_write_buffer_limits(high, low)
+
+    def get_write_buffer_size(self) -> int:
+        return self._transport.get_write_buffer_size()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self._socket.write(bytes(data))

@@ -71,7 +71,7 @@ class Connection:
     """One connection, as the side that answers; `Connection.client` makes the side that asks.
 
     `mechanism` is the SASL mechanism that succeeded (None without SASL), `user` the user of PLAIN, `peer` the
-    peer's open frame (None before), `context` the owner's.
+    peer's open frame (None before), `output_bytes` what waits to be taken, `context` the owner's.
     """
 
     __slots__ = (
@@ -79,7 +79,8 @@ class Connection:
         "_credentials", "_early", "_first_id", "_heard", "_heard_at", "_hostname", "_mechanisms",
         "_open_sent", "_output", "_past", "_reader", "_secured", "_sent", "_settling", "_stage",
         "_started_at", "_told", "_unreadable", "_wake", "context", "handler", "limits", "links",
-        "mechanism", "partial_bytes", "peer", "send_frame_bytes", "tails", "user", "waiting_bytes",
+        "mechanism", "output_bytes", "partial_bytes", "peer", "send_frame_bytes", "tails", "user",
+        "waiting_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -101,6 +102,7 @@ class Connection:
         self.user: str | None = None
         self.peer: Open | None = None
         self.links = 0
+        self.output_bytes = 0
         self.partial_bytes = 0
         self.waiting_bytes = 0
         self.send_frame_bytes = FRAME_BYTES_MIN
@@ -181,6 +183,7 @@ class Connection:
             return b""
         self._sent = True
         output, self._output = self._output, []
+        self.output_bytes = 0
         return b"".join(output)
 
     @property
@@ -257,6 +260,7 @@ class Connection:
             output = self._output
             first = not output
             output += parts
+            self.output_bytes += sum(map(len, parts))
             if first:
                 self._wake()
 

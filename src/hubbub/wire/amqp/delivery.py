@@ -34,8 +34,8 @@ class Delivery:
 
 
 class Sent:
-    """A message that goes out. `id` is None until its first frame is sent; `state` goes along with it,
-    `outcome` is what the peer said. `context` is the owner's."""
+    """A message that goes out. `id` is None until its first frame is sent, `payload` is empty after its last;
+    `state` goes along with it, `outcome` is what the peer said. `context` is the owner's."""
 
     __slots__ = (
         "context",

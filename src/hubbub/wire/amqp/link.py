@@ -45,8 +45,9 @@ class Link:
 
     `attach` is the peer's attach frame as it came (ours until it came, on a link that we asked for);
     properties and the like are read there. `source`, `target` and the settle modes, filled in where null, are
-    those that hold. `max_message_size` is what the receiving side announced, 0 for no bound. `refused`: the
-    peer answered our attach with no terminus of its own, and detaches next.
+    those that hold. Once we have detached, only the name is left of all that. `max_message_size` is what the
+    receiving side announced, 0 for no bound. `refused`: the peer answered our attach with no terminus of its
+    own, and detaches next.
     """
 
     __slots__ = (
@@ -142,9 +143,12 @@ class Link:
         self.leave(error, True)
 
     def leave(self, error: Error | None, closed: bool) -> None:
-        """Detach from our side; what is unsettled is no longer counted."""
+        """Detach from our side; what is unsettled is no longer counted. The peer's attach may be large, and
+        only the peer says when the link is over for it too: no more of it is kept than the name."""
         self.state = DETACHING
         self.session.send(Detach(self.handle, closed, error))
+        self.attach = Attach(self.name, self.attach.handle, self.attach.role)
+        self.source = self.target = None
         self.forget()
 
     def fail(self, condition: str, description: str) -> None:
@@ -521,6 +525,11 @@ class Sender(Link):
     # What follows is for the session.
 
     @property
+    def waiting(self) -> int:
+        """Deliveries that are kept here for want of credit or window."""
+        return len(self._waiting)
+
+    @property
     def credit_given(self) -> int:
         """What is left of the peer's credit, whatever the session's window is."""
         return self._credit
@@ -541,9 +550,11 @@ class Sender(Link):
         """Send what waits, as far as it may go."""
         waiting = self._waiting
         while waiting and (self._credit > 0 or waiting[0].id is not None):
+            size = len(waiting[0].payload)
             if not self.session.emit(self, waiting[0]):
                 return
-            self.session.connection.waiting_bytes -= len(waiting.popleft().payload)
+            waiting.popleft()
+            self.session.connection.waiting_bytes -= size
         if not waiting:
             self.session.stalled.pop(self, None)
         if self._drain_due:

@@ -80,15 +80,20 @@ _SLOTS = {
 
 
 def split(payload: bytes) -> Sections:
-    """The sections of a message, in whatever order they stand. Raises DecodeError."""
+    """The sections of a message, in whatever order they stand. Raises DecodeError, also for a body that is
+    not data sections, or sequences, or one value."""
     sections = Sections()
     offset, size = 0, len(payload)
     body: list[bytes] = []
+    kind = 0
     while offset < size:
         start = offset
         code, offset = _descriptor(payload, offset)
         offset = skip(payload, offset)
         if DATA <= code <= VALUE:
+            if body and (code != kind or code == VALUE):
+                raise DecodeError("a body is data sections, or sequences, or one value")
+            kind = code
             body.append(payload[start:offset])
         else:
             setattr(sections, _SLOTS[code], payload[start:offset])
@@ -106,7 +111,9 @@ def is_bare(payload: bytes) -> bool:
         offset, last = 0, MESSAGE_ANNOTATIONS
         while offset < size:
             descriptor, code, kind = payload[offset : offset + 2], payload[offset + 2], payload[offset + 3]
-            if descriptor != b"\x00\x53" or code < last or (code == last and not DATA <= code <= VALUE):
+            if descriptor != b"\x00\x53" or code < last or (code == last and not DATA <= code < VALUE):
+                return False
+            if DATA <= last < code <= VALUE:
                 return False
             last = code
             width = kind >> 4
@@ -243,11 +250,17 @@ def data_sections(body: bytes) -> list[bytes]:
 
 
 def body_bytes(body: bytes) -> bytes:
-    """What a reader without AMQP sees: data joined, text as UTF-8, any other value as it is encoded."""
+    """What a reader without AMQP sees: data joined, text as UTF-8, any other value as it is encoded, and what
+    cannot be read as it is. Never raises."""
     if body[:4] == b"\x00Su\xa0" and len(body) == 5 + body[4]:
         return body[5:]
-    if not body:
-        return b""
+    try:
+        return _readable(body) if body else b""
+    except DecodeError:
+        return body
+
+
+def _readable(body: bytes) -> bytes:
     code, offset = _descriptor(body, 0)
     if code == DATA:
         return b"".join(data_sections(body))

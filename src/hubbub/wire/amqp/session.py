@@ -10,6 +10,7 @@ from .delivery import Sent
 from .errors import (
     FRAMING_ERROR,
     HANDLE_IN_USE,
+    INVALID_FIELD,
     RESOURCE_LIMIT,
     UNATTACHED_HANDLE,
     WINDOW_VIOLATION,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from .handler import Handler
 
 BEGINNING, BEGUN, ENDING, ENDED = range(4)
+NAME_CHARS_MAX = 4096  # of a link: the peer decides how long it must be kept
 _tail = lru_cache(64)(transfer_tail)
 
 
@@ -217,6 +219,8 @@ class Session:
         limits = self.connection.limits
         if attach.handle > limits.handle_max:
             raise ProtocolError(FRAMING_ERROR, f"handle {attach.handle}, the highest is {limits.handle_max}")
+        if len(attach.name) > NAME_CHARS_MAX:
+            raise SessionError(INVALID_FIELD, f"a link name of {len(attach.name)} characters")
         if attach.handle in self._by_remote:
             raise SessionError(HANDLE_IN_USE, f"handle {attach.handle} is attached already")
         asked = self._asking.pop((attach.name, not attach.role), None)
@@ -290,7 +294,7 @@ class Session:
     def emit(self, link: Sender, sent: Sent) -> bool:
         """Send a delivery or the rest of it as far as the window allows; whether it is complete. A delivery
         that has begun stops only for want of window and is the first to go on, so that none begins in the
-        midst of another: one client cannot sort them."""
+        midst of another: one client cannot sort them. What has gone is not kept for its settlement."""
         if self._partial is not link and self.room <= 0:
             self.starved = True
             return False
@@ -309,9 +313,14 @@ class Session:
             self.connection.write(
                 encode_transfer(self.channel, link.handle, sent.id, sent.tag, tail, size), sent.payload
             )
+            sent.payload = b""
             return True
-        self._partial = link if self._emit_parts(link, sent) else None
-        return self._partial is None
+        if self._emit_parts(link, sent):
+            self._partial = link
+            return False
+        self._partial = None
+        sent.payload = b""
+        return True
 
     def emit_settled(self, link: Sender, messages: Sequence[tuple[bytes, bytes]], at: int) -> int:
         """Send settled deliveries, one frame each, from `messages[at]` on: as far as credit and window allow
