@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from hubbub.engine.disk import Disk
 from hubbub.engine.file import FileEngine
-from hubbub.engine.log import Closed, Engine, EngineError, Full, Put
+from hubbub.engine.log import Closed, Engine, EngineError, Full, Put, Undone
 from hubbub.engine.memory import MemoryEngine
 
 Make = Callable[[], Engine]
@@ -166,6 +167,65 @@ def test_a_failed_append_takes_its_sequences_back_and_fails_all_behind_it(make):
         engine.switch.on = False
         assert await commit(engine, [Put(log, b"after")]) is None
         assert [r.payload for r in log.read(0, 9, 99)] == [b"kept", b"after"]
+
+    run(make, story)
+
+
+def test_what_belongs_together_is_durable_at_once_or_not_at_all(make):
+    async def story(engine):
+        a, b = engine.open("a", 1), engine.open("b", 1)
+        await commit(engine, [Put(a, b"old")])
+        told = []
+        with engine.together():
+            engine.append([Put(a, b"one")], 5, lambda error: told.append(("first", error)), dead=[(a, 1)])
+            with engine.together():
+                engine.append(
+                    [Put(b, b"two"), Put(a, b"three")], 5, lambda error: told.append(("second", error))
+                )
+            assert (a.next, b.next, a.durable) == (4, 2, 2)
+            assert told == []
+        await commit(engine, [Put(b, b"later")])
+        assert told == [("first", None), ("second", None)]
+        assert [r.payload for r in a.read(0, 10, 1000)] == [b"one", b"three"]
+        engine.switch.on = True
+        with engine.together():
+            engine.append([Put(a, b"x")], 5, lambda error: told.append(type(error)))
+            engine.append([Put(b, b"y")], 5, lambda error: told.append(type(error)))
+        assert isinstance(await commit(engine, [Put(a, b"z")]), Full)
+        assert told[2:] == [Full, Full]
+        assert (a.next, b.next) == (4, 3)
+
+    run(make, story)
+
+
+def test_what_is_taken_back_leaves_nothing_behind(make):
+    async def story(engine):
+        log = engine.open("a", 1)
+        await commit(engine, [Put(log, b"stays")])
+        told = []
+        with contextlib.suppress(KeyError), engine.together():
+            engine.append([Put(log, b"no"), Put(log, b"never", 7)], 5, told.append, dead=[(log, 1)])
+            assert log.next == 10
+            raise KeyError
+        assert [type(error) for error in told] == [Undone]
+        assert log.next == 2
+        with engine.together():
+            engine.append([Put(log, b"yes")], 5, told.append)
+            with contextlib.suppress(KeyError), engine.together():
+                engine.append([Put(log, b"not this")], 5, told.append)
+                raise KeyError
+            engine.append([Put(log, b"this too")], 5, told.append)
+        await commit(engine)
+        assert [type(error) for error in told] == [Undone, Undone, type(None), type(None)]
+        assert [(r.sequence, r.payload) for r in log.read(0, 10, 1000)] == [
+            (1, b"stays"),
+            (2, b"yes"),
+            (3, b"this too"),
+        ]
+        with engine.together():
+            pass
+        await commit(engine, dead=[(log, 1)])
+        assert log.get(1) is None
 
     run(make, story)
 

@@ -12,6 +12,7 @@ what a real crash leaves is the business of `crash`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import shutil
 import tempfile
@@ -27,7 +28,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from hubbub.engine import cleaning
 from hubbub.engine.disk import Disk
 from hubbub.engine.file import FileEngine
-from hubbub.engine.log import EngineError, Full, Put, Record
+from hubbub.engine.log import EngineError, Full, Put, Record, Undone
 from hubbub.engine.memory import MemoryEngine
 from hubbub.engine.recovery import verify
 
@@ -191,9 +192,9 @@ class EngineMachine(RuleBasedStateMachine):
             drops=[self.log(name) for name in group.drops],
         )
 
-    def submit_all(self, groups: list[list[tuple]], told: list) -> list[Model]:
+    def submit_all(self, groups: list[list[tuple]], told: list, model: Model | None = None) -> list[Model]:
         """Appends without waiting; the models after none, one, … of the appends."""
-        models = [self.model]
+        models = [model or self.model]
         for actions in groups:
             group = planned(models[-1], actions)
             self.submit(group, told)
@@ -230,6 +231,38 @@ class EngineMachine(RuleBasedStateMachine):
             self.model = models[-1]
 
         self.now += pause
+        self.runner.run(work())
+
+    @rule(groups=GROUPS, undone=GROUPS, inside=GROUPS)
+    def append_together(self, groups: list[list[tuple]], undone: list[list[tuple]], inside) -> None:
+        """All as one, and one part of it fails by itself."""
+
+        async def work() -> None:
+            told: list[EngineError | None] = []
+            failed: list[EngineError | None] = []
+            with self.engine.together():
+                models = self.submit_all(groups, told)
+                with contextlib.suppress(ZeroDivisionError), self.engine.together():
+                    self.submit_all(undone, failed, models[-1])
+                    _ = 1 // 0
+                models = self.submit_all(inside, told, models[-1])
+                assert not told
+            assert [type(error) for error in failed] == [Undone] * len(undone)
+            await self.settled(told, len(groups) + len(inside))
+            assert told == [None] * (len(groups) + len(inside))
+            self.model = models[-1]
+
+        self.runner.run(work())
+
+    @rule(groups=GROUPS)
+    def undo(self, groups: list[list[tuple]]) -> None:
+        async def work() -> None:
+            told: list[EngineError | None] = []
+            with contextlib.suppress(ZeroDivisionError), self.engine.together():
+                self.submit_all(groups, told)
+                _ = 1 // 0
+            assert [type(error) for error in told] == [Undone] * len(groups)
+
         self.runner.run(work())
 
     @rule(name=st.sampled_from(NAMES))
@@ -361,12 +394,15 @@ class FileMachine(EngineMachine):
         self.restart()
         self.model.restart(self.found())
 
-    @rule(groups=GROUPS, ticks=st.integers(0, 6))
-    def crash(self, groups: list[list[tuple]], ticks: int) -> None:
+    @rule(groups=GROUPS, ticks=st.integers(0, 6), together=st.booleans())
+    def crash(self, groups: list[list[tuple]], ticks: int, together: bool) -> None:
         """The folder as it stands `ticks` turns of the loop after the appends were asked for."""
 
         async def work() -> list[Model]:
-            models = self.submit_all(groups, [])
+            with self.engine.together() if together else contextlib.nullcontext():
+                models = self.submit_all(groups, [])
+            if together:
+                models = [models[0], models[-1]]
             for _ in range(ticks):
                 await asyncio.sleep(0)
             # The flush thread is let finish, or the copy would be of no one moment.

@@ -26,6 +26,7 @@ from . import segment as fmt
 from .cleaning import Cleaner
 from .disk import FULL_ERRNOS, Disk, own
 from .index import Index
+from .joint import Joint
 from .log import Closed, Done, EngineError, Full, Log, Put, Record
 from .memory import find_time, keep_bytes
 from .reading import Reading
@@ -196,6 +197,8 @@ class FileEngine:
         """Burials on their way: cleaning must not copy these."""
         self._unopened: list[FileLog] = []
         self._pending: list[Group] = []
+        self._joint: Joint[Group] = Joint(lambda groups: self.submit(_merged(groups)), self._undo)
+        self.together = self._joint.together
         self._flushing = False
         self._scheduled = False
         self._failed: EngineError | None = None
@@ -260,7 +263,10 @@ class FileEngine:
             group.drops = drops
             size += 36 * (len(trims) + len(drops))
         group.size = size
-        self.submit(group)
+        if self._joint.parts is not None:
+            self._joint.parts.append(group)
+        else:
+            self.submit(group)
 
     async def close(self) -> None:
         if self._closed:
@@ -493,6 +499,15 @@ class FileEngine:
             return False
         return True
 
+    def _undo(self, groups: list[Group], error: EngineError) -> None:
+        """The newest appends, of which nothing has been written."""
+        for group in reversed(groups):
+            for log, sequence, *_ in reversed(group.entries):
+                log.next = sequence
+            self.dying.difference_update(group.dead)
+        for group in groups:
+            group.done(error)
+
     def _fail(self, groups: list[Group], error: EngineError) -> None:
         for group in groups:
             for log, *_ in group.entries:
@@ -500,6 +515,25 @@ class FileEngine:
             self.dying.difference_update(group.dead)
         for group in groups:
             group.done(error)
+
+
+def _merged(groups: list[Group]) -> Group:
+    """Several appends as one."""
+    if len(groups) == 1:
+        return groups[0]
+
+    def done(error: EngineError | None) -> None:
+        for group in groups:
+            group.done(error)
+
+    whole = Group(done)
+    for group in groups:
+        whole.entries += group.entries
+        whole.dead += group.dead
+        whole.trims = [*whole.trims, *group.trims]
+        whole.drops = [*whole.drops, *group.drops]
+        whole.size += group.size
+    return whole
 
 
 def _lay_out(flush: _Flush, group: Group, parts: list[bytes], position: int, number: int) -> int:

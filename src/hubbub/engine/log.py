@@ -21,6 +21,7 @@ Rules every engine keeps (one contract suite runs against each):
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 
@@ -38,6 +39,10 @@ class Closed(EngineError):
 
 class Owned(EngineError):
     """Another process owns this data."""
+
+
+class Undone(EngineError):
+    """It was part of a whole that did not come to be."""
 
 
 class Corrupt(EngineError):
@@ -136,6 +141,12 @@ class Engine(Protocol):
         Dead sequences, trims and drops take effect when durable. Raises Closed at once; every other
         failure goes to `done`.
         """
+
+    def together(self) -> AbstractContextManager[None]:
+        """What is appended inside is one append: durable at once, or not at all. Nothing may be awaited
+        inside. Sequences are given out as ever; when an exception leaves, they are taken back, and every
+        `done` gets Undone before the exception goes on. Inside another, it can fail by itself, and
+        otherwise belongs to the other."""
 
     async def close(self) -> None:
         """Flush what waits, then give up ownership. Idempotent."""

@@ -9,6 +9,7 @@ import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 
+from .joint import Joint
 from .log import Closed, Done, EngineError, Log, Put, Record
 
 _CHUNK = 512
@@ -106,7 +107,9 @@ class MemoryEngine:
 
     def __init__(self, fault: Callable[[], EngineError | None] | None = None) -> None:
         self._logs: dict[str, MemoryLog] = {}
-        self._pending: list[tuple[list[tuple[MemoryLog, Record]], _Burials, Done]] = []
+        self._pending: list[_Append] = []
+        self._joint: Joint[_Append] = Joint(self._submit, self._undo)
+        self.together = self._joint.together
         self._fault = fault
         self._closed = False
 
@@ -136,9 +139,24 @@ class MemoryEngine:
             assert isinstance(log, MemoryLog)
             records.append((log, Record(log.next, count, now, payload)))
             log.next += count
+        append = (records, (dead, trims, drops), done)
+        if self._joint.parts is not None:
+            self._joint.parts.append(append)
+        else:
+            self._submit([append])
+
+    def _submit(self, appends: list[_Append]) -> None:
+        """A commit holds all that wait, so those that belong together are never parted."""
         if not self._pending:
             asyncio.get_running_loop().call_soon(self._commit)
-        self._pending.append((records, (dead, trims, drops), done))
+        self._pending += appends
+
+    def _undo(self, appends: list[_Append], error: EngineError) -> None:
+        for records, _, _ in reversed(appends):
+            for log, record in reversed(records):
+                log.next = record.sequence
+        for _, _, done in appends:
+            done(error)
 
     def _commit(self) -> None:
         pending, self._pending = self._pending, []
@@ -176,6 +194,7 @@ class MemoryEngine:
 
 
 _Burials = tuple[Sequence[tuple[Log, int]], Sequence[tuple[Log, int]], Sequence[Log]]
+_Append = tuple[list[tuple[MemoryLog, Record]], _Burials, Done]
 
 
 class _Times(Sequence[int]):
