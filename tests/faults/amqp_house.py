@@ -41,6 +41,7 @@ CONDITIONS = {
     *("com.microsoft:message-lock-lost", "com.microsoft:server-busy", "com.microsoft:timeout"),
     *("com.microsoft:session-lock-lost", "com.microsoft:session-cannot-be-locked"),
     *("com.microsoft:out-of-order-sequence", "com.microsoft:producer-epoch-stolen"),
+    *("amqp:transaction:unknown-id", "amqp:transaction:timeout", "amqp:transaction:rollback"),
     *("com.microsoft:message-not-found", "com.microsoft:entity-already-exists"),
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 import msgspec
@@ -290,6 +291,10 @@ class Namespace:
             self.topics[key].send(messages, history, now, done)
         else:
             self._send_to_queue(entity, self.receivers[key], messages, history, now, done)
+
+    def together(self) -> AbstractContextManager[None]:
+        """What is done inside is one append, or none of it happens."""
+        return self._engine.together()
 
     def next_sequence(self, path: str) -> int:
         """Of a queue or topic: the number its next message gets."""

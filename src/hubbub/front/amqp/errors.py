@@ -16,10 +16,13 @@ from ...broker.errors import (
     ProducerStolen,
     PublisherRevoked,
     QuotaExceeded,
+    RolledBack,
     SessionCannotBeLocked,
     SessionLockLost,
     SessionRequired,
     TooLarge,
+    TransactionTimeout,
+    UnknownTransaction,
 )
 from ...wire.amqp import errors as wire
 from ...wire.amqp.performatives import Error
@@ -54,6 +57,9 @@ _CONDITIONS: tuple[tuple[type[Exception], str], ...] = (
     (Disabled, ENTITY_DISABLED),
     (PublisherRevoked, PUBLISHER_REVOKED),
     (Busy, SERVER_BUSY),
+    (UnknownTransaction, wire.UNKNOWN_TRANSACTION),
+    (TransactionTimeout, wire.TRANSACTION_TIMEOUT),
+    (RolledBack, wire.ROLLED_BACK),
     (Invalid, ARGUMENT_ERROR),
     (DecodeError, wire.DECODE_ERROR),
     (BrokerError, wire.NOT_ALLOWED),

@@ -24,6 +24,7 @@ from ...clock import Timer
 from ...wire.amqp.connection import Connection
 from ...wire.amqp.delivery import Delivery, Sent
 from ...wire.amqp.link import Link, Receiver, Sender
+from ...wire.amqp.performatives import Coordinator as Controlled
 from ...wire.amqp.performatives import Error, Open, Source, State, Target
 from ...wire.amqp.session import Session
 from . import cbs, management, operations, sessions
@@ -35,6 +36,8 @@ from .queues import Receiving, Sending
 from .requests import CREDIT as REQUEST_CREDIT
 from .requests import Node as RequestNode
 from .requests import RequestLink
+from .transactions import CREDIT as TRANSACTION_CREDIT
+from .transactions import Coordinator, Transactions
 
 if TYPE_CHECKING:
     from .server import AmqpServer
@@ -52,6 +55,7 @@ CBS_LINKS_MAX = 32
 REQUEST_BYTES_MAX = 65536
 """Of a request that needs no token: one that puts one, or asks after a hub."""
 HOST_CHARS_MAX = 255
+DESTINATION = "com.microsoft:transfer-destination-address"
 
 
 class Peer:
@@ -66,6 +70,7 @@ class Peer:
         self._rights: dict[Link, tuple[str, Right]] = {}
         self._cbs: set[Link] = set()
         self._held = 0
+        self.transactions = Transactions(self)
         self._timer: Timer | None = None
         self._ours = ""
 
@@ -240,6 +245,7 @@ class Peer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self.transactions.forget()
         if error is not None:
             log.info("%s closed: %s %s", self._transport.peer, error.condition, error.description)
 
@@ -247,6 +253,9 @@ class Peer:
 
     def attach(self, link: Link) -> None:
         try:
+            if isinstance(link, Receiver) and isinstance(link.target, Controlled):
+                self._attach_coordinator(link)
+                return
             terminus = link.target if isinstance(link, Receiver) else link.source
             address = terminus.address if isinstance(terminus, (Source, Target)) else None
             node = node_of(address)
@@ -266,6 +275,13 @@ class Peer:
             self._rights.pop(link, None)
             self._cbs.discard(link)
             link.refuse(condition, text_of(error))
+
+    def _attach_coordinator(self, link: Receiver) -> None:
+        if not list(self._all_grants()):
+            raise _no_token("$coordinator")
+        link.context = Coordinator()
+        link.accept(max_message_size=REQUEST_BYTES_MAX)
+        link.grant(TRANSACTION_CREDIT, keep=True)
 
     def _attach_requests(self, link: Link, node: Node) -> None:
         if node.kind == "management" and not list(self._all_grants()):
@@ -299,6 +315,9 @@ class Peer:
 
     def _attach_incoming(self, link: Receiver, node: Node) -> None:
         self.require(node.path, Right.SEND)
+        via = (link.attach.properties or {}).get(DESTINATION)
+        if isinstance(via, str):
+            node = self._by_way(node, via)
         entity = self.namespace.entity(node.path)
         if isinstance(entity, (Queue, Topic)):
             link.context = sending = Sending(entity)
@@ -307,6 +326,17 @@ class Peer:
             link.grant(SEND_CREDIT, keep=True)
         else:
             self._attach_producer(link, node)
+
+    def _by_way(self, node: Node, destination: str) -> Node:
+        """Messages that go by way of one entity to another (AMQP reference 4.10): both must let them. Since
+        a transaction may span entities here, they need not stay there on their way."""
+        if not isinstance(self.namespace.entity(node.path), (Queue, Topic)):
+            raise NotFound(_missing(node.spelled))
+        node = node_of(destination)
+        self.require(node.path, Right.SEND)
+        if not isinstance(self.namespace.entity(node.path), (Queue, Topic)):
+            raise NotFound(_missing(node.spelled))
+        return node
 
     def _attach_producer(self, link: Receiver, node: Node) -> None:
         hub = self._hub(node)

@@ -18,10 +18,11 @@ from ...broker.message import Message
 from ...broker.receiver import Delivery, Outcome, Waiter
 from ...broker.receiver import Receiver as Source
 from ...broker.sessions import SessionLock
+from ...broker.transaction import Step
 from ...wire.amqp.delivery import Delivery as Arrived
 from ...wire.amqp.delivery import Sent
 from ...wire.amqp.link import Sender
-from ...wire.amqp.performatives import Accepted, Modified, Rejected, Released, State
+from ...wire.amqp.performatives import Accepted, Modified, Rejected, Released, State, TransactionalState
 from .errors import error_of
 from .incoming import Done, Incoming
 from .messages import encode_delivery, merged, messages_of, tag_of
@@ -47,10 +48,23 @@ class Sending(Incoming):
 
     def take(self, peer: Peer, delivery: Arrived, done: Done) -> int:
         now = peer.now()
-        messages = messages_of(delivery.payload, delivery.format, now)
-        check(messages, self.size_max(peer))
+        messages = self._messages(peer, delivery, now)
         peer.namespace.send(self.entity.path, messages, now, done)
         return len(messages)
+
+    def step(self, peer: Peer, delivery: Arrived) -> Step:
+        messages = self._messages(peer, delivery, peer.now())
+
+        def send(done: Settled) -> None:
+            peer.namespace.send(self.entity.path, messages, peer.now(), done)
+            peer.count(self.entity.path, "incoming_messages", len(messages))
+
+        return send
+
+    def _messages(self, peer: Peer, delivery: Arrived, now: int) -> list[Message]:
+        messages = messages_of(delivery.payload, delivery.format, now)
+        check(messages, self.size_max(peer))
+        return messages
 
     def renewed(self, entity: object) -> bool:
         """Takes over a changed description. False if the entity is gone, or another of the same name."""
@@ -189,6 +203,10 @@ class Receiving:
             self._settle(sent, state, settled)
 
     def _settle(self, sent: Sent, state: State | None, settled: bool) -> None:
+        if isinstance(state, TransactionalState):
+            self._enlist(sent, state, settled)
+            return
+
         def done(error: Exception | None) -> None:
             if settled:
                 return
@@ -200,6 +218,21 @@ class Receiving:
             _apply(self.source, entry, state, done)
         except BrokerError as error:
             done(error)
+
+    def _enlist(self, sent: Sent, state: TransactionalState, settled: bool) -> None:
+        """The outcome becomes part of a transaction; until then the lock must hold."""
+
+        def settle(done: Settled) -> None:
+            _apply(self.source, self.giver.holder(sent.context), state.outcome, done)
+
+        answer: State = TransactionalState(state.txn_id, _answer(state.outcome))
+        try:
+            self.giver.holder(sent.context)
+            self.peer.transactions.add(state.txn_id, settle)
+        except BrokerError as error:
+            answer = Rejected(error_of(error))
+        if not settled:
+            self.link.settle(sent, answer)
 
     def _return(self, token: bytes | None) -> None:
         if token:

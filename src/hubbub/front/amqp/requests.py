@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ...broker.errors import Invalid
 from ...wire.amqp.delivery import Delivery
 from ...wire.amqp.errors import INTERNAL_ERROR, RESOURCE_LIMIT, StateError
 from ...wire.amqp.link import Receiver, Sender
@@ -23,7 +24,7 @@ from ...wire.amqp.message import (
     split,
     value_section,
 )
-from ...wire.amqp.performatives import Rejected, Target
+from ...wire.amqp.performatives import Rejected, Target, TransactionalState
 from ...wire.amqp.types import DecodeError, Int, Symbol
 from .errors import error_of, text_of
 
@@ -79,8 +80,10 @@ class Node:
             self._overrun(peer, link)
             return
         try:
+            if isinstance(delivery.state, TransactionalState):
+                raise Invalid("Requests cannot be part of a transaction.")
             request = read_request(delivery.payload)
-        except DecodeError as error:
+        except (DecodeError, Invalid) as error:
             link.settle(delivery, Rejected(error_of(error)))
             return
         link.settle(delivery)

@@ -31,6 +31,10 @@ TRANSFER_LIMIT = "amqp:link:transfer-limit-exceeded"
 MESSAGE_SIZE = "amqp:link:message-size-exceeded"
 STOLEN = "amqp:link:stolen"
 
+UNKNOWN_TRANSACTION = "amqp:transaction:unknown-id"
+ROLLED_BACK = "amqp:transaction:rollback"
+TRANSACTION_TIMEOUT = "amqp:transaction:timeout"
+
 
 class StateError(RuntimeError):
     """The caller asked for what the state does not allow, such as to send on a link that is gone."""
