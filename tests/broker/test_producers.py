@@ -136,6 +136,20 @@ def test_few_are_remembered():
     asyncio.run(main())
 
 
+def test_those_who_only_attach_are_few():
+    async def main():
+        world = World()
+        world.hub.producers.enter(0, 7, 0, None, 1)
+        await world.send(1)
+        for id in range(10, 3 * PRODUCERS_MAX):
+            world.hub.producers.enter(0, id, 0, None, 1)
+        assert len(world.hub.producers._known) <= PRODUCERS_MAX
+        await world.send(2)
+        assert world.stored() == [1, 2]
+
+    asyncio.run(main())
+
+
 @given(st.lists(st.tuples(st.integers(1, 12), st.integers(1, 4), st.booleans()), max_size=40))
 def test_any_mixture_leaves_each_event_once_and_in_order(steps):
     async def main():

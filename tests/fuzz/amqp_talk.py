@@ -31,7 +31,9 @@ from hubbub.wire.amqp.performatives import (
     Composite,
     Coordinator,
     Declare,
+    Declared,
     Detach,
+    Discharge,
     Disposition,
     End,
     Error,
@@ -69,6 +71,7 @@ from hubbub.wire.amqp.types import (
 
 BATCH_FORMAT = 0x80013700
 CONSUMER = "hub/ConsumerGroups/$Default/Partitions/0"
+COORDINATOR = "$coordinator"
 ADDRESSES = (
     *(
         "hub",
@@ -80,7 +83,17 @@ ADDRESSES = (
         "queue",
         "queue",
     ),
-    *("queue/$DeadLetterQueue", "sessions", "topic", "topic/Subscriptions/s", "$cbs", "$cbs", "$management"),
+    *(
+        COORDINATOR,
+        COORDINATOR,
+        "queue/$DeadLetterQueue",
+        "sessions",
+        "topic",
+        "topic/Subscriptions/s",
+        "$cbs",
+        "$cbs",
+        "$management",
+    ),
     *("queue/$management", "sessions/$management", "topic/Subscriptions/s/$management", "nowhere", "", "/"),
     *(
         "nowhere/$management",
@@ -150,6 +163,7 @@ class Talk:
         self.frames += [
             frame(0, 0, Begin(None, 0, self._one(0, 1, 2048, 65536, 65536), 65536).encode()),
             *(self._attach(address) for address in ("$cbs", *self.chance.sample(ADDRESSES, 2))),
+            *((self._control(),) if self._rarely(30) else ()),
             *(self._step() for _ in range(self.chance.randrange(4, 60))),
         ]
 
@@ -182,9 +196,9 @@ class Talk:
         act = self.chance.choices(
             (
                 *(self._attach, self._transfer, self._flow, self._disposition, self._detach, self._begin),
-                *(self._end, self._heartbeat, self._odd, self._request),
+                *(self._end, self._heartbeat, self._odd, self._request, self._control),
             ),
-            weights=(16, 22, 14, 12, 3, 2, 1, 2, 1, 32),
+            weights=(16, 22, 14, 12, 3, 2, 1, 2, 1, 32, 8),
         )[0]
         data = act()
         if self._rarely(self.broken // 4):
@@ -224,7 +238,7 @@ class Talk:
         address = address or self.chance.choice(ADDRESSES)
         if address.endswith(("$cbs", "$management")):
             return self._attached(address, True) + self._grant() + self._attached(address, False)
-        role = self._one(True, False)
+        role = address != COORDINATOR and self._one(True, False)
         return self._attached(address, role) + (self._grant() if role else b"")
 
     def _grant(self) -> bytes:
@@ -256,7 +270,7 @@ class Talk:
             ["com.microsoft:idempotent-producer"],
             ["com.microsoft:enable-receiver-runtime-metric"],
         )
-        end: Any = Coordinator(["amqp:local-transactions"]) if self._rarely(3) and not role else target
+        end: Any = Coordinator(["amqp:local-transactions"]) if address == COORDINATOR else target
         return self._frame(
             Attach(
                 self._one("a", "b", f"link-{handle}"), handle, role, self._one(None, 0, 1, 2, 9),
@@ -298,6 +312,8 @@ class Talk:
         if batch:
             payload = b"".join(data_section(self.message()) for _ in range(self.chance.randrange(4)))
         state = self._state() if self._rarely(5) else None
+        if COORDINATOR not in self._places(suited) and self._to(COORDINATOR) and self._rarely(40):
+            state = TransactionalState(self._transaction())
         return self._frame(
             Transfer(
                 self._handle(*suited), (self.delivery - 1) % 2**32, self._one(b"t", b"", b"t" * 33),
@@ -306,6 +322,20 @@ class Talk:
             ),
             payload=payload,
         )  # fmt: skip
+
+    def _control(self) -> bytes:
+        """Begins or ends a transaction."""
+        end = Discharge(self._transaction(), self._one(True, False))
+        asked: Composite = self._one(Declare(), Declare(), end, end, self._one(Declared(b"t0"), Accepted()))
+        value = value_section(Described(Ulong(asked.CODE), asked._values()))
+        attach = b"" if self._to(COORDINATOR) else self._attach(COORDINATOR)
+        return attach + self._transfer(value, self._to(COORDINATOR))
+
+    def _transaction(self) -> bytes:
+        return bytes(self._one(b"t0", b"t0", b"t1", b"t2", b"", b"x" * 300))
+
+    def _places(self, handles: tuple[int, ...]) -> list[str]:
+        return [self.links[handle][1] for handle in handles]
 
     def _to(self, *addresses: str) -> tuple[int, ...]:
         """Handles of links on which we send."""
@@ -325,7 +355,13 @@ class Talk:
         changes = {Symbol("n"): self.value()}
         return self._one(
             *(None, Accepted(), Accepted(), Released(), Rejected(), Rejected(error), Received(1, 2)),
-            *(Modified(True, False), Modified(True, True, changes), TransactionalState(b"t", Accepted())),
+            *(Modified(True, False), Modified(True, True, changes)),
+            *(
+                TransactionalState(
+                    self._transaction(), self._one(Accepted(), Released(), None, Rejected(error))
+                )
+                for _ in range(4)
+            ),
         )
 
     def _detach(self) -> bytes:

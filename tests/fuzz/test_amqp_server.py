@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import logging
 import uuid
 from collections import Counter
 from random import Random
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -20,6 +22,7 @@ from hypothesis import strategies as st
 from faults.amqp_house import CONDITIONS, KEY, ROOT, AmqpHouse, Raw
 from fuzz.amqp_talk import Talk
 from hubbub.broker.entity import Queue, Subscription, Topic
+from hubbub.front.amqp import transactions
 from hubbub.front.amqp.server import AmqpTransport
 from hubbub.wire.amqp.connection import Connection
 from hubbub.wire.amqp.delivery import Delivery, Sent
@@ -76,6 +79,13 @@ async def converse(house: AmqpHouse, seed: int) -> Raw:
         seed, mechanism=mechanism, user=ROOT, password=password or KEY, key=KEY, tokens=tokens, now=now
     )
     raw = Raw(house)
+    ids = (b"t%d" % n for n in itertools.count())  # such as the talk names
+    with mock.patch.object(transactions, "guid_bytes", side_effect=ids):
+        await say(house, raw, talk, chance)
+    return raw
+
+
+async def say(house: AmqpHouse, raw: Raw, talk: Talk, chance: Random) -> None:
     for piece in chance.choice((talk.pieces, lambda: talk.frames))():
         if raw.gone:
             break
@@ -84,7 +94,6 @@ async def converse(house: AmqpHouse, seed: int) -> Raw:
             house.clock.advance(chance.choice((1, 1000, 70_000)))
             house.good.wire.tick(house.clock.now())
             await house.good.run()
-    return raw
 
 
 def nothing_left(house: AmqpHouse) -> None:
@@ -93,6 +102,7 @@ def nothing_left(house: AmqpHouse) -> None:
     assert server.connections == {house.good.protocol}
     assert server.readers == {}
     assert server.kept_bytes == 0
+    assert server.held_bytes == 0
     for receiver in house.namespace.receivers.values():
         assert not [waiter for waiter in receiver.waiting if waiter.left is None or not waiter.left()]
 
@@ -145,11 +155,14 @@ def test_the_talk_gets_far():
         for seed in range(150):
             raw = await converse(house, seed)
             names.update(type(found).__name__ for found in raw.performatives)
+            names.update(type(getattr(found, "state", None)).__name__ for found in raw.performatives)
             names.update(raw.conditions)
             await raw.leave()
         return names
 
     names = asyncio.run(main())
+    for name in ("Declared", "amqp:transaction:unknown-id"):
+        assert names[name] > 2, names
     for name in ("Attach", "Transfer", "Disposition", "Flow", "Detach", "End", "Close"):
         assert names[name] > 20, names
     assert len([name for name in names if ":" in name]) >= 12, names

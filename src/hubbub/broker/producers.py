@@ -16,6 +16,7 @@ from .message import Message
 
 PRODUCERS_MAX = 1000
 """Remembered per hub; the one that was silent longest is forgotten."""
+EPOCH_MAX = (1 << 15) - 1
 _ROUND = 1 << 31
 
 
@@ -74,15 +75,24 @@ class Producers:
         if known is None:
             known = Producer(partition, fresh if id is None else id, epoch or 0, last or 0)
             self._known[partition, known.id] = known
+            self._forget_silent(known)
             return known
         if epoch is not None and epoch < known.epoch:
             raise ProducerStolen(known.id, epoch, known.epoch)
         newer = epoch is None or epoch > known.epoch
-        known.epoch = known.epoch + 1 if epoch is None else epoch
+        known.epoch = min(known.epoch + 1, EPOCH_MAX) if epoch is None else epoch
         if newer and last is not None:
             known.last = last
             known.durable = (last, known.at)
         return known
+
+    def _forget_silent(self, newest: Producer) -> None:
+        """Of too many, the first of those that have never sent anything goes."""
+        if len(self._known) > PRODUCERS_MAX:
+            for key, producer in self._known.items():
+                if producer.at < 0 and producer is not newest:
+                    del self._known[key]
+                    return
 
     def admit(self, partition: int, messages: Sequence[Message]) -> tuple[Producer, bool]:
         """The producer of the messages, and whether they are new. Raises OutOfSequence, ProducerStolen."""

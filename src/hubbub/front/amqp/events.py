@@ -78,11 +78,28 @@ def _with_annotations(sections: Sections, key: str | None) -> Message:
 
 def _producer(annotations: dict[Any, Any]) -> tuple[int, int, int]:
     """Id, epoch and sequence number of an event of an idempotent producer."""
-    numbers = [annotations.get(name) for name in (PRODUCER, PRODUCER_EPOCH, PRODUCER_SEQUENCE)]
-    if not all(isinstance(number, int) for number in numbers):
+    id, epoch, sequence = producer_of(annotations)
+    if id is None or epoch is None or sequence is None:
         raise Invalid("An event of an idempotent producer needs its id, epoch and sequence number.")
-    id, epoch, sequence = numbers
-    return int(id), int(epoch), int(sequence)  # type: ignore[arg-type]
+    return id, epoch, sequence
+
+
+def producer_of(values: dict[Any, Any]) -> tuple[int | None, int | None, int | None]:
+    """Id, epoch and sequence number as far as they are said: a long, a short and an int. Raises Invalid."""
+    return (
+        _number(values, PRODUCER, 63),
+        _number(values, PRODUCER_EPOCH, 15),
+        _number(values, PRODUCER_SEQUENCE, 31),
+    )
+
+
+def _number(values: dict[Any, Any], name: str, bits: int) -> int | None:
+    number = values.get(name)
+    if number is None:
+        return None
+    if not isinstance(number, int) or not 0 <= number < 1 << bits:
+        raise Invalid(f"'{name}' must be a number from 0 to {(1 << bits) - 1}.")
+    return int(number)
 
 
 def _key(annotations: dict[Any, Any]) -> str | None:

@@ -15,7 +15,7 @@ from ...wire.amqp.link import Sender
 from ...wire.amqp.message import DELIVERY_ANNOTATIONS, map_section
 from ...wire.amqp.performatives import Source
 from ...wire.amqp.types import Described, Int, Long, Short, Symbol, Timestamp
-from .events import PRODUCER, PRODUCER_EPOCH, PRODUCER_SEQUENCE, events_of, stamp
+from .events import PRODUCER, PRODUCER_EPOCH, PRODUCER_SEQUENCE, events_of, producer_of, stamp
 from .incoming import Done, Incoming
 
 if TYPE_CHECKING:
@@ -71,9 +71,7 @@ def entered(hub: Hub, partition: int | None, properties: dict[Any, Any], fresh: 
     """
     if partition is None:
         raise Invalid("An idempotent producer must name the partition it sends to.")
-    stated = [properties.get(name) for name in (PRODUCER, PRODUCER_EPOCH, PRODUCER_SEQUENCE)]
-    id, epoch, last = (int(value) if isinstance(value, int) else None for value in stated)
-    producer = hub.producers.enter(partition, id, epoch, last, fresh)
+    producer = hub.producers.enter(partition, *producer_of(properties), fresh)
     return {
         PRODUCER: Long(producer.id),
         PRODUCER_EPOCH: Short(producer.epoch),
