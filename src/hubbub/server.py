@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from . import __version__
 from .broker.access import SharedKey, acs_issuer, signing_key
-from .broker.entity import EventHub, Queue, Rule, Subscription, Topic
+from .broker.entity import AnyEntity, EventHub, Queue, Rule, Subscription, Topic, targets_of
 from .broker.errors import AlreadyExists
 from .broker.namespace import Namespace
 from .broker.node import Broker
@@ -315,11 +317,31 @@ def _swt_key(ns: NamespaceConfig) -> str:
 
 async def _ensure(namespace: Namespace, ns: NamespaceConfig) -> None:
     """Creates what the configuration names and is not there yet; what is there stays as it is."""
-    for entity in ns.entities:
-        if namespace.entity(entity.path) is None:
-            rules = (e for e in ns.entities if isinstance(e, Rule) and e.subscription == entity.path)
-            with contextlib.suppress(AlreadyExists):
-                await namespace.create(entity, next(rules, None))
+    missing = [entity for entity in ns.entities if namespace.entity(entity.path) is None]
+    ring: list[AnyEntity] = []
+    while missing:
+        entity = missing.pop(_next_of(namespace, missing))
+        if not all(map(namespace.entity, targets_of(entity))):
+            ring.append(entity)
+            entity = replace(entity, forward_to="", forward_dead_letters_to="")
+        rules = (e for e in ns.entities if isinstance(e, Rule) and e.subscription == entity.path)
+        with contextlib.suppress(AlreadyExists):
+            await namespace.create(entity, next(rules, None))
+    for entity in ring:
+        await namespace.update(entity)
+
+
+def _next_of(namespace: Namespace, missing: list[AnyEntity]) -> int:
+    """Which one comes next: after its parent, and after what it forwards to, unless they form a ring."""
+
+    def born(entity: AnyEntity) -> bool:
+        return not entity.parent or namespace.entity(entity.parent) is not None
+
+    for free in (True, False):
+        for n, entity in enumerate(missing):
+            if born(entity) and (not free or all(map(namespace.entity, targets_of(entity)))):
+                return n
+    return 0
 
 
 def _or(port: int | None, usual: int) -> int:

@@ -122,7 +122,7 @@ def test_case_80_right_missing(own):
         '<!DOCTYPE x [<!ENTITY a "b">]>' + entry("QueueDescription"),
         entry("QueueDescription", "<LockDuration>PT6M</LockDuration>"),
         entry("QueueDescription", "<LockDuration>soon</LockDuration>"),
-        entry("QueueDescription", "<ForwardTo>q1</ForwardTo>"),
+        entry("QueueDescription", "<ForwardTo>nobody</ForwardTo>"),
         entry("QueueDescription", "<MaxSizeInMegabytes>7</MaxSizeInMegabytes>"),
     ],
 )

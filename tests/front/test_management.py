@@ -401,7 +401,7 @@ class TestChanging:
                 400,
                 "value 7 is invalid",
             ),
-            ("/q", "QueueDescription", "<ForwardTo>q2</ForwardTo>", 400, "ForwardTo"),
+            ("/q", "QueueDescription", "<ForwardTo>q2</ForwardTo>", 400, "auto forwarding destination"),
             ("/q", "QueueDescription", "<Status>Odd</Status>", 400, "status 'Odd'"),
             ("/q", "SubscriptionDescription", "", 400, "is wanted here, not a SubscriptionDescription"),
             ("/t1/subscriptions/s2", "QueueDescription", "", 400, "A SubscriptionDescription is wanted here"),

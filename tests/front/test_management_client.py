@@ -194,7 +194,7 @@ class TestOfficialClient:
         assert [s.name for s in client.list_subscriptions_runtime_properties("t")] == ["S"]
         with pytest.raises(ResourceExistsError):
             client.create_subscription("t", "s")
-        with pytest.raises(HttpResponseError, match="ForwardTo"):
+        with pytest.raises(HttpResponseError, match="auto forwarding destination"):
             client.create_subscription("t", "s2", forward_to="q")
         client.delete_subscription("t", "s")
         with pytest.raises(ResourceNotFoundError):

@@ -5,12 +5,13 @@ Not here: the bounds of single fields (`entity`), and what depends on which othe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
 from .entity import (
     DAY,
+    FOREVER,
     AnyEntity,
     ConsumerGroup,
     EventHub,
@@ -19,6 +20,7 @@ from .entity import (
     Subscription,
     Topic,
     consumer_group_path,
+    forward_path,
     rule_path,
 )
 from .errors import Invalid, QuotaExceeded
@@ -47,10 +49,13 @@ def companions(entity: AnyEntity, rule: Rule | None) -> list[AnyEntity]:
 
 
 def fitted(entity: AnyEntity, limits: Limits) -> AnyEntity:
-    """The entity with the defaults that depend on the tier."""
+    """The entity with what depends on the tier, or on other fields of it."""
     if isinstance(entity, EventHub) and not entity.retention:
         days = min(RETENTION_DAYS, limits.retention_days_max or RETENTION_DAYS)
         return msgspec.structs.replace(entity, retention=days * DAY)
+    if isinstance(entity, (Queue, Subscription)) and entity.forward_to:
+        # Who forwards is never idle: that counts as receiving.
+        return msgspec.structs.replace(entity, auto_delete_on_idle=FOREVER)
     return entity
 
 
@@ -67,6 +72,15 @@ def check_limits(entity: AnyEntity, limits: Limits, namespace: str) -> None:
     elif isinstance(entity, Topic) and not limits.topics_allowed:
         raise Invalid(
             f"SubCode=40000. Cannot operate on type Topic because the namespace '{namespace}' is using"
+            " 'Basic' tier."
+        )
+    if (
+        isinstance(entity, Queue)
+        and not limits.topics_allowed
+        and (entity.forward_to or entity.forward_dead_letters_to)
+    ):
+        raise Invalid(
+            f"SubCode=40000. Auto-forwarding is not available because the namespace '{namespace}' is using"
             " 'Basic' tier."
         )
     if isinstance(entity, (Queue, Topic)) and entity.message_kb_max * 1024 > max(
@@ -136,6 +150,16 @@ def check_unchanged(old: AnyEntity, new: AnyEntity) -> None:
                 f"SubCode=40000. The value for the '{text}' property of an existing Queue(or Topic) cannot be"
                 " changed."
             )
+
+
+def check_targets(entity: AnyEntity, old: AnyEntity | None, found: Mapping[str, AnyEntity]) -> None:
+    """Raises Invalid if messages are to go on to what is not there; one that went later is no hindrance to
+    other changes."""
+    for name in ("forward_to", "forward_dead_letters_to"):
+        address: str = getattr(entity, name, "")
+        changed = address and address != getattr(old, name, "")
+        if changed and not isinstance(found.get(forward_path(address).lower()), (Queue, Topic)):
+            raise Invalid("SubCode=40400. The auto forwarding destination entity does not exist.")
 
 
 def exists_text(entity: AnyEntity, namespace: str) -> str:

@@ -110,6 +110,16 @@ def delivery_of(record: Record, entry: Entry) -> Delivery:
     )
 
 
+def as_it_stands(record: Record, entry: Entry) -> Message:
+    """The message with what its place knows of it: ready to be moved to another."""
+    message = decode_message(record.payload)
+    message.enqueued_sequence = message.enqueued_sequence or record.sequence
+    message.enqueued = message.enqueued or record.time
+    message.deliveries += entry.deliveries
+    message.changes = entry.changes or message.changes
+    return message
+
+
 @overload
 def busy(error: EngineError) -> Busy: ...
 @overload

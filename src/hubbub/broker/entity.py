@@ -29,6 +29,8 @@ NAME_TEXT = (
     " https://aka.ms/sbResourceMgrExceptions."
 )
 
+FORMAT_TEXT = "BR0012The specified value is in an invalid format.\r\nParameter name: {name}"
+
 _SEGMENT = re.compile(r"[A-Za-z0-9$](?:[\w.\-~]*[A-Za-z0-9_])?", re.ASCII)
 _RESERVED = frozenset(
     (
@@ -122,7 +124,7 @@ class Queue(_Securable, frozen=True, kw_only=True):
         check_lifetimes(self.default_ttl, self.auto_delete_on_idle)
         check_duplicates(self.duplicate_window)
         check_sizes(self.size_mb_max, self.message_kb_max)
-        check_forwarding(self.forward_to, self.forward_dead_letters_to)
+        check_forwarding(self, self.path)
 
 
 class Topic(_Securable, frozen=True, kw_only=True):
@@ -181,7 +183,7 @@ class Subscription(Entity, frozen=True, kw_only=True):
         check_status(self.status)
         check_delivery(self.lock_duration, self.deliveries_max)
         check_lifetimes(self.default_ttl, self.auto_delete_on_idle)
-        check_forwarding(self.forward_to, self.forward_dead_letters_to)
+        check_forwarding(self, self.topic)
 
 
 class Rule(Entity, frozen=True, kw_only=True):
@@ -372,7 +374,35 @@ def check_sizes(size_mb_max: int, message_kb_max: int) -> None:
         raise Invalid("SubCode=40000. The property 'MaxMessageSizeInKilobytes' must be in 1024..102400.")
 
 
-def check_forwarding(forward_to: str, dead_letters_to: str) -> None:
-    # Reject or do, never pretend: a stored but ignored forward would lose track of messages.
-    if forward_to or dead_letters_to:
-        raise Invalid("SubCode=40000. Auto-forwarding (ForwardTo) is not supported by this version.")
+def forward_path(address: str) -> str:
+    """The path that ForwardTo names: as it is, or in an address of any scheme and host."""
+    _, scheme, rest = address.rpartition("://")
+    return (rest.partition("/")[2] if scheme else address).strip("/")
+
+
+def targets_of(entity: Entity) -> list[str]:
+    """The keys of the entities that its messages or dead letters go on to."""
+    if not isinstance(entity, (Queue, Subscription)):
+        return []
+    addresses = (entity.forward_to, entity.forward_dead_letters_to)
+    return [forward_path(address).lower() for address in addresses if address]
+
+
+def check_forwarding(entity: Queue | Subscription, itself: str) -> None:
+    """`itself`: the path that messages of it are sent to. Raises Invalid."""
+    for name, address in (
+        ("ForwardTo", entity.forward_to),
+        ("ForwardDeadLetteredMessagesTo", entity.forward_dead_letters_to),
+    ):
+        if not address:
+            continue
+        try:
+            check_path(forward_path(address), 260)
+        except Invalid:
+            raise Invalid(FORMAT_TEXT.format(name=name)) from None
+        if forward_path(address).lower() == itself.lower():
+            raise Invalid(f"SubCode=40000. The entity {itself} has an auto-forwarding policy to itself.")
+    if entity.forward_to and entity.requires_session:
+        raise Invalid(
+            "SubCode=40000. Both RequiresSession and ForwardTo property cannot be enabled together."
+        )

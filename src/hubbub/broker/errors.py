@@ -100,6 +100,13 @@ class SessionCannotBeLocked(BrokerError):
         )
 
 
+class Forwards(BrokerError):
+    """Nobody can receive where messages go on by themselves."""
+
+    def __init__(self) -> None:
+        super().__init__("Cannot create a message receiver on an entity with auto-forwarding enabled.")
+
+
 class SessionRequired(BrokerError):
     """A session entity needs a session, or a plain one cannot have any."""
 

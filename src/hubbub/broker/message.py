@@ -57,6 +57,8 @@ class Message(msgspec.Struct, array_like=True, gc=False):
     """Event hubs: (producer id, epoch, sequence number) of an idempotent producer."""
     changes: bytes = b""
     """What receivers changed of its properties before it was moved here; opaque here, merged by the door."""
+    hops: int = 0
+    """How often it has been forwarded."""
 
 
 class _Envelope(msgspec.Struct, array_like=True, gc=False):

@@ -17,7 +17,15 @@ from ..chance import guid_bytes
 from ..clock import Clock
 from ..engine.log import Engine, EngineError, Log, Put
 from .access import Authority, Bearer, Gate, SharedKey, rights_of
-from .constraints import check_limits, check_numbers, check_unchanged, companions, exists_text, fitted
+from .constraints import (
+    check_limits,
+    check_numbers,
+    check_targets,
+    check_unchanged,
+    companions,
+    exists_text,
+    fitted,
+)
 from .delivery import Delivery, Terms, busy
 from .entity import (
     AnyEntity,
@@ -43,8 +51,10 @@ from .errors import (
     SessionRequired,
 )
 from .filters import Filter
+from .forwarding import Arrival, Passage, aim
 from .history import History, forget, remember
 from .hub import Event, Hub, Partition
+from .layout import DEAD_LETTERS, dead_letter_terms, log_names, terms_of
 from .ledger import Counts
 from .limits import Limits, Throttle
 from .message import Message
@@ -57,7 +67,6 @@ from .topic import Fanout, Letters
 E = TypeVar("E", bound=Entity)
 Done = Callable[[Exception | None], object]
 
-DEAD_LETTERS = "/$deadletterqueue"
 RETENTION_PERIOD = 60_000
 NO_ENTITY = "SubCode=41000. The messaging entity '{path}' could not be found."
 
@@ -99,6 +108,7 @@ class Namespace:
         self.topics: dict[str, Fanout] = {}
         self.receivers: dict[str, Receiver] = {}
         self.histories: dict[str, History] = {}
+        self._passage = Passage(self.send)
         self._moment = 0
         self.version = 0
         """Changes with every entity and key: what a door remembers about an older one is void."""
@@ -144,6 +154,7 @@ class Namespace:
         self._check_idle([entity.key])
         entity = fitted(entity, self.limits)
         self._check(entity)
+        check_targets(entity, None, self._entities)
         if rule is not None:
             rule.validate()
             check_numbers(rule, (self._entities | self._changing).values(), self.limits)
@@ -162,6 +173,7 @@ class Namespace:
         check_unchanged(old, entity)
         entity.validate()
         check_limits(entity, self.limits, self.name)
+        check_targets(entity, old, self._entities)
         if isinstance(entity, Rule) and isinstance(old, Rule) and entity.filter != old.filter:
             check_numbers(entity, (e for e in self._entities.values() if e is not old), self.limits)
         entity = msgspec.structs.replace(
@@ -192,6 +204,7 @@ class Namespace:
         """An entity or a key is not what it was."""
         self.version += 1
         self.gate.forget()
+        self._passage.resume()
         for watcher in self.watchers:
             watcher()
 
@@ -314,19 +327,16 @@ class Namespace:
             raise SessionRequired(
                 "The SessionId was not set on a message, and it cannot be sent to the entity."
             )
-        puts: list[Put] = []
-        notes: list[int] = []
-        for nth, message in enumerate(messages):
-            receiver.enclose(message, nth, now, puts, notes)
-        remember(history, messages, now, puts)
+        arrival = Arrival(now)
+        arrival.add(receiver, messages)
+        remember(history, messages, now, arrival.puts)
 
         def appended(error: EngineError | None) -> None:
-            receiver.appended(notes, error)
             if error is not None:
                 forget(history, messages)
             done(busy(error))
 
-        self._engine.append(puts, now, appended)
+        arrival.append(self._engine, appended)
 
     def _unseen(self, history: History, messages: Sequence[Message], since: int) -> Sequence[Message]:
         fresh: dict[str, Message] = {}
@@ -414,6 +424,7 @@ class Namespace:
         for entity in sorted(found, key=lambda e: order.get(type(e), 2)):
             self._install(entity)
             self._moment = max(self._moment, entity.updated)
+        self._passage.resume()
 
     async def _write(self, entities: list[AnyEntity]) -> None:
         keys = [entity.key for entity in entities]
@@ -445,22 +456,7 @@ class Namespace:
 
     def _logs_of(self, key: str, entity: AnyEntity | None = None) -> list[Log]:
         """Every log an entity has; opens them."""
-        entity = entity or self._entities[key]
-        names: list[tuple[str, int]] = []
-        if isinstance(entity, (Queue, Subscription)):
-            names = [
-                (key, 1),
-                (f"{key}$notes", 0),
-                (key + DEAD_LETTERS, 1),
-                (f"{key}{DEAD_LETTERS}$notes", 0),
-            ]
-        elif isinstance(entity, Topic):
-            names = [(key, 1)]
-        elif isinstance(entity, EventHub):
-            names = [(f"{key}/{n}", 0) for n in range(entity.partition_count)]
-            names.append((f"{key}$producers", 0))
-        if isinstance(entity, (Queue, Topic)) and entity.requires_duplicate_detection:
-            names.append((f"{key}$ids", 0))
+        names = log_names(entity or self._entities[key])
         return [self._engine.open(f"{self.name}:{name}", first) for name, first in names]
 
     def _install(self, entity: AnyEntity) -> None:
@@ -474,8 +470,10 @@ class Namespace:
             self.hubs[key].entity = entity
         elif isinstance(entity, Topic) and new:
             self.topics[key] = Fanout(logs[0], self._engine, self._letters)
-        elif isinstance(entity, (Queue, Subscription)) and new:
-            self._install_receiver(entity, logs)
+        elif isinstance(entity, (Queue, Subscription)):
+            if new:
+                self._install_receiver(entity, logs)
+            self._aim(entity)
         elif isinstance(entity, Rule):
             self._fanout_of(entity).rules.setdefault(entity.parent.lower(), {})[key] = entity.active()
         if isinstance(entity, (Queue, Topic)) and entity.requires_duplicate_detection and new:
@@ -489,7 +487,7 @@ class Namespace:
             self._engine,
             (logs[2], logs[3]),
             self._clock,
-            lambda: self._dead_letter_terms(key),
+            lambda: dead_letter_terms(self._terms(key)),
             guid_bytes,
             None,
         )
@@ -507,6 +505,15 @@ class Namespace:
         live.load()
         if isinstance(entity, Subscription):
             self.topics[entity.topic.lower()].subscriptions[key] = live
+
+    def _aim(self, entity: Queue | Subscription) -> None:
+        key = entity.key
+        for name, address in ((key, entity.forward_to), (key + DEAD_LETTERS, entity.forward_dead_letters_to)):
+            aim(self.receivers[name], address, self._passage, lambda: self._may_receive(key))
+
+    def _may_receive(self, key: str) -> bool:
+        entity = self._entities.get(key)
+        return isinstance(entity, (Queue, Subscription)) and entity.can_receive
 
     def _uninstall(self, key: str) -> None:
         entity = self._entities.pop(key)
@@ -541,31 +548,8 @@ class Namespace:
     def _terms_of(self, key: str) -> Terms:
         entity = self._entities[key]
         assert isinstance(entity, (Queue, Subscription))
-        ttl = entity.default_ttl
-        if isinstance(entity, Subscription):
-            topic = self._entities[entity.topic.lower()]
-            assert isinstance(topic, Topic)
-            ttl = min(ttl, topic.default_ttl)
-        on_filter_error = isinstance(entity, Subscription) and entity.dead_letter_on_filter_error
-        return Terms(
-            entity.lock_duration,
-            entity.deliveries_max,
-            ttl,
-            entity.dead_letter_on_expiration,
-            entity.path,
-            on_filter_error,
-            entity.requires_session,
-            self.limits.session_state_bytes_max,
-        )
-
-    def _dead_letter_terms(self, key: str) -> Terms:
-        """Nothing expires there, and nothing is moved on from there."""
-        return self._terms(key)._replace(
-            deliveries_max=1 << 62,
-            default_ttl=1 << 62,
-            dead_letter_on_expiration=False,
-            requires_session=False,
-        )
+        topic = self._entities.get(entity.parent.lower())
+        return terms_of(entity, topic if isinstance(topic, Topic) else None, self.limits)
 
     def _stamp(self) -> int:
         self._moment = max(self._moment + 1, self._clock.now())

@@ -17,11 +17,12 @@ from ..engine.log import Done, Engine, EngineError, Log, Put, Record
 from . import selection
 from .delivery import Delivery as Delivery
 from .delivery import Outcome as Outcome
-from .delivery import Settled, Terms, Tokens, delivery_of, first_present
+from .delivery import Settled, Terms, Tokens, as_it_stands, delivery_of, first_present
 from .delivery import Waiter as Waiter
 from .delivery import busy as busy
 from .entity import FOREVER
-from .errors import Invalid, LockLost, SessionLockLost, SessionRequired
+from .errors import Forwards, Invalid, LockLost, SessionLockLost, SessionRequired
+from .forwarding import Forwarder, dead_letter
 from .ledger import (
     AVAILABLE,
     CLAIMED,
@@ -60,6 +61,7 @@ class Receiver:
         "clock",
         "dead_letters",
         "engine",
+        "forwarder",
         "ledger",
         "log",
         "notes",
@@ -96,6 +98,8 @@ class Receiver:
         """Locked messages whose notes are not written yet."""
         self._noting: Timer | None = None
         self._stopped = False
+        self.forwarder: Forwarder | None = None
+        """Sends on what comes; None: it is to be received here."""
         self.sessions = Sessions(self) if terms().requires_session else None
         """Who holds which session; None for an entity without."""
 
@@ -126,6 +130,8 @@ class Receiver:
             self._timer.cancel()
         for waiter in list(self.waiting):
             waiter.expire()
+        if self.forwarder is not None:
+            self.forwarder.stop()
         if self.sessions is not None:
             self.sessions.stop()
         self._unnoted = {}
@@ -176,7 +182,8 @@ class Receiver:
 
     def receive(self, lock: bool, until: int, done: Callable[[Outcome], object]) -> Waiter | None:
         """Calls `done` with the next message, now or once there is one; with None at the moment `until`
-        (FOREVER: never); with SessionRequired where messages are had by session only.
+        (FOREVER: never); with SessionRequired where messages are had by session only, with Forwards where
+        they go on by themselves.
 
         `lock`: peek-lock; otherwise the message is deleted first. Returns the waiter if it has to wait.
         """
@@ -187,6 +194,9 @@ class Receiver:
                     f" message receiver: '{self.path}'."
                 )
             )
+            return None
+        if self.forwarder is not None:
+            done(Forwards())
             return None
         now = self.clock.now()
         if not self.waiting and self._deliver(lock, now, done):
@@ -203,6 +213,9 @@ class Receiver:
 
     def pump(self) -> None:
         """Something may have become available: serve who waits."""
+        if self.forwarder is not None:
+            self.forwarder.pump()
+            return
         if self.sessions is not None:
             self.sessions.pump()
             return
@@ -404,7 +417,7 @@ class Receiver:
 
         def buried(error: EngineError | None) -> None:
             if error is None:
-                self._forget(entry, note)
+                self.forget(entry, note)
             else:
                 self.unclaim(entry)
             done(error)
@@ -418,7 +431,7 @@ class Receiver:
             graves.append((self.notes, entry.note))
         return graves
 
-    def _forget(self, entry: Entry, note: int) -> None:
+    def forget(self, entry: Entry, note: int) -> None:
         """The message is gone, and so is `note`."""
         self.ledger.forget(entry)
         if entry.note != note:
@@ -446,14 +459,9 @@ class Receiver:
             self.ledger.forget(entry)
             done(None)
             return
-        message = decode_message(record.payload)
-        message.enqueued_sequence = message.enqueued_sequence or entry.sequence
-        message.enqueued = message.enqueued or record.time
-        message.deliveries += entry.deliveries
-        message.scheduled = message.ttl = None
-        message.changes = (entry.changes or message.changes) if changes is None else changes
-        message.dead_letter_source = self.terms().source
-        message.dead_letter_reason, message.dead_letter_description = reason, description
+        message = dead_letter(as_it_stands(record, entry), self.terms().source, reason, description)
+        if changes is not None:
+            message.changes = changes
         puts: list[Put] = []
         target.enclose(message, 0, now, puts, [])
         self.ledger.claim(entry)
@@ -461,7 +469,7 @@ class Receiver:
 
         def moved(error: EngineError | None) -> None:
             if error is None:
-                self._forget(entry, note)
+                self.forget(entry, note)
                 target.pump()
             else:
                 self.unclaim(entry)
@@ -577,6 +585,9 @@ class Receiver:
         counts = self.ledger.counts()
         if self.dead_letters is None:
             return counts
+        if self.forwarder is not None:
+            held = self.ledger.numbers[LOCKED]
+            counts = counts._replace(active=held, transfer=counts.active - held)
         dead = self.dead_letters.log
         return counts._replace(dead_letter=dead.count, size_bytes=counts.size_bytes + dead.bytes)
 

@@ -14,6 +14,7 @@ from ..engine.log import Engine, EngineError, Log, Put
 from .delivery import busy
 from .errors import MessageNotFound
 from .filters import ActiveRule, FilterError, Letter
+from .forwarding import Arrival
 from .history import History, forget, remember
 from .ledger import SCHEDULED, Counts, Entry
 from .message import Message, decode_message
@@ -76,28 +77,22 @@ class Fanout:
     ) -> None:
         """Atomic over all messages and subscriptions. `done` as in Namespace.send."""
         first = self.log.next
-        puts = [Put(self.log, b"", len(messages))]
         stamped = [
-            msgspec.structs.replace(message, enqueued_sequence=first + nth)
+            msgspec.structs.replace(message, enqueued_sequence=message.enqueued_sequence or first + nth)
             for nth, message in enumerate(messages)
         ]
-        noted: list[tuple[Receiver, list[int]]] = []
+        arrival = Arrival(now)
+        arrival.puts.append(Put(self.log, b"", len(messages)))
         for receiver, copies in self._copies(stamped, now):
-            notes: list[int] = []
-            for nth, message in enumerate(copies):
-                receiver.enclose(message, nth, now, puts, notes)
-            noted.append((receiver, notes))
-        remember(history, messages, now, puts)
+            arrival.add(receiver, copies)
+        remember(history, messages, now, arrival.puts)
 
         def appended(error: EngineError | None) -> None:
-            for receiver, notes in noted:
-                receiver.appended(notes, error)
             if error is not None:
                 forget(history, messages)
             done(busy(error))
 
-        trims = ((self.log, first),) if first > self.log.first else ()
-        self._engine.append(puts, now, appended, trims=trims)
+        arrival.append(self._engine, appended, ((self.log, first),) if first > self.log.first else ())
 
     def cancel(self, sequences: Sequence[int], now: int, done: Callable[[Exception | None], object]) -> None:
         """Takes scheduled messages back from all subscriptions. Raises MessageNotFound."""

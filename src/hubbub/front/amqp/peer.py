@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...broker.access import OPEN, Grant, Right, Unauthorized, missing_right
 from ...broker.entity import EventHub, Queue, Topic
-from ...broker.errors import Invalid, NotFound, QuotaExceeded
+from ...broker.errors import Forwards, Invalid, NotFound, QuotaExceeded
 from ...broker.namespace import Namespace
 from ...broker.partitions import partition_number
 from ...chance import guid_bytes
@@ -192,6 +192,9 @@ class Peer:
             elif isinstance(context, (Receiving, sessions.Accepting)):
                 path = context.source.path
                 alive = self.namespace.receivers.get(path.lower()) is context.source
+                if alive and context.source.forwarder is not None:
+                    link.detach("amqp:not-allowed", str(Forwards()))
+                    self.drop(link)
             else:
                 path = context.entity.path
                 alive = context.renewed(self.namespace.entity(path))
@@ -375,6 +378,8 @@ class Peer:
             raise NotFound(_missing(node.spelled))
         asked, session = sessions.wanted(link)
         source = self.namespace.receiver(node.path, sessions=asked)
+        if source.forwarder is not None:
+            raise Forwards
         self._rights[link] = (node.path, Right.LISTEN)
         if asked:
             waiting = sessions.Accepting(self, link, source, session)
