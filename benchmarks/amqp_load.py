@@ -417,7 +417,8 @@ def codec_loop(rounds: int) -> None:
         made.write()
 
 
-PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[Callable[[str], Any], ...]]] = {
+Programs = dict[str, tuple[Callable[..., Any], tuple[Callable[[str], Any], ...]]]
+PROGRAMS: Programs = {
     "sink": (sink, ()),
     "azure": (azure, (int, int, lambda text: text == "True", float)),
     "send": (send, (int, str, float, str, str)),
@@ -431,16 +432,17 @@ PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[Callable[[str], Any], ...]]]
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("program", choices=PROGRAMS)
+def run(programs: Programs, about: str) -> None:
+    """The command line: a program and its arguments; prints what it returns."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("program", choices=programs)
     parser.add_argument("arguments", nargs="*")
     options = parser.parse_args()
-    program, kinds = PROGRAMS[options.program]
+    program, kinds = programs[options.program]
     result = program(*(kind(text) for kind, text in zip(kinds, options.arguments, strict=True)))
     if result is not None:
         print(result, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    run(PROGRAMS, __doc__)

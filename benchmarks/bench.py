@@ -2,7 +2,8 @@
 
     python benchmarks/bench.py [--only WORD] [--seconds 4] [--json] [--save]
 
-This is the run; what is measured stands in `rows_http` and `rows_amqp`. Rows whose tools are missing say so.
+This is the run; what is measured stands in `rows_http`, `rows_amqp` and `rows_servicebus`. Rows whose tools
+are missing say so.
 The server is a real process, pinned to one core, its clients to another; references are measured the same way.
 """
 
@@ -21,8 +22,9 @@ from typing import Any
 from rig import Row
 from rows_amqp import AmqpRows
 from rows_http import HttpRows
+from rows_servicebus import ServiceBusRows
 
-GROUPS: tuple[Any, ...] = (HttpRows, AmqpRows)
+GROUPS: tuple[Any, ...] = (HttpRows, AmqpRows, ServiceBusRows)
 NAMES = [name for group in GROUPS for name in group.NAMES]
 
 

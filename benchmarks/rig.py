@@ -1,4 +1,5 @@
-"""What every row needs: a line of the table, a server of our own, and which core a program runs on.
+"""What every row needs: a line of the table, a server of our own, clients to load it, and which core a program
+runs on.
 
 Servers of any kind have core 0, whoever loads them has core 1.
 """
@@ -11,15 +12,17 @@ import os
 import re
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 KEY_NAME, KEY = "RootManageSharedAccessKey", "SAS_KEY_VALUE"
 MILLION = 1_000_000
+ROUNDS = 3
 
 
 class Row(NamedTuple):
@@ -82,3 +85,19 @@ def running(folder: Path, *flags: str, data: str | None = None) -> Iterator[Serv
         server.stop()
         if data is None:
             shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def load(file: Path, program: str, *arguments: object) -> str:
+    """Runs a client program of `file` to its end on core 1; what it printed."""
+    command = [*pinned(1), sys.executable, str(file), program, *map(str, arguments)]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def rate(file: Path, program: str, *arguments: object) -> float:
+    return float(load(file, program, *arguments))
+
+
+def alternating(ours: Callable[[], float], theirs: Callable[[], float]) -> tuple[float, float]:
+    """Medians of several rounds, taken in turn, so that a machine's mood meets both."""
+    pairs = [(ours(), theirs()) for _ in range(ROUNDS)]
+    return statistics.median(pair[0] for pair in pairs), statistics.median(pair[1] for pair in pairs)

@@ -14,16 +14,16 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import rig
 from rabbit import PROGRAM as RABBIT
 from rabbit import USER, rabbit
-from rig import KEY, KEY_NAME, MILLION, Row, Server, pinned, running
+from rig import KEY, KEY_NAME, MILLION, ROUNDS, Row, Server, alternating, pinned, running
 
 LOAD = Path(__file__).parent / "amqp_load.py"
-ROUNDS = 3
 HUB = "events/ConsumerGroups/$Default/Partitions/0"
 IDLE_CONNECTIONS = 2000
 IDLE_SECONDS = 60
@@ -36,14 +36,8 @@ consumer_groups = [{", ".join(f'"g{n}"' for n in range(IDLE_GROUPS))}]
 """
 
 
-def load(program: str, *arguments: object) -> str:
-    """Runs a client program to its end on core 1; what it printed."""
-    command = [*pinned(1), sys.executable, str(LOAD), program, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def rate(program: str, *arguments: object) -> float:
-    return float(load(program, *arguments))
+load = partial(rig.load, LOAD)
+rate = partial(rig.rate, LOAD)
 
 
 @contextlib.contextmanager
@@ -76,7 +70,7 @@ class AmqpRows:
         seconds = self.seconds / 2
         for anew, what, bound in ((False, "one batch again", ">=0.6"), (True, "new batches", ">=0.8")):
             with running(self.folder) as server, reference("sink") as sink:
-                ours, theirs = _alternating(
+                ours, theirs = alternating(
                     partial(rate, "azure", server.port, 1000, anew, seconds),
                     partial(rate, "azure", sink, 1000, anew, seconds),
                 )
@@ -86,7 +80,7 @@ class AmqpRows:
     def transfers(self) -> Iterator[Row]:
         seconds, key = self.seconds / 2, (KEY_NAME, KEY)
         with rabbit(self.folder) as port, running(self.folder) as server:
-            queue, theirs = _alternating(
+            queue, theirs = alternating(
                 lambda: rate("send", server.port, "queue", seconds, *key),
                 lambda: rate("send", port, "/queue/bench", seconds, USER, USER),
             )
@@ -104,7 +98,7 @@ class AmqpRows:
                 with reference("copy", self.folder / "replay") as port:
                     return rate("drink", port)
 
-            ours, theirs = _alternating(lambda: rate("replay", server.port, HUB, MILLION, *key), plain)
+            ours, theirs = alternating(lambda: rate("replay", server.port, HUB, MILLION, *key), plain)
         note = f"{ours / 1e6:,.0f} MB/s against {theirs / 1e6:,.0f} MB/s"
         yield Row("replay of 1 million events / file to socket", ours / theirs, ">=0.3", note)
 
@@ -132,12 +126,6 @@ class AmqpRows:
         yield Row("an idle AMQP connection with a receiver, KB", each, "<=60", f"of {IDLE_CONNECTIONS:,}")
         note = f"{quiet:.2f} s without them"
         yield Row(f"{IDLE_CONNECTIONS:,} of them, CPU seconds a minute", busy - quiet, "<=1", note)
-
-
-def _alternating(ours: Callable[[], float], theirs: Callable[[], float]) -> tuple[float, float]:
-    """Medians of several rounds, taken in turn, so that a machine's mood meets both."""
-    pairs = [(ours(), theirs()) for _ in range(ROUNDS)]
-    return statistics.median(pair[0] for pair in pairs), statistics.median(pair[1] for pair in pairs)
 
 
 def _instructions(rounds: int) -> int:
