@@ -40,6 +40,7 @@ class TestTable:
     KINDS = (
         (errors.Invalid("what"), 400, "what"),
         (errors.SessionRequired("what"), 400, "what"),
+        (errors.Forwards(), 400, "Cannot create a message receiver on an entity with auto-forwarding enabled."),
         (errors.PublisherRevoked("what"), 401, "what"),
         (errors.NotFound("what"), 404, "what"),
         (errors.LockLost(), 404, "The lock supplied is invalid. Either the lock expired, or the message has already been removed from the queue."),

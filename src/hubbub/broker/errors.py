@@ -111,26 +111,5 @@ class SessionRequired(BrokerError):
     """A session entity needs a session, or a plain one cannot have any."""
 
 
-class UnknownTransaction(BrokerError):
-    """No transaction of that id is open on the connection."""
-
-    def __init__(self) -> None:
-        super().__init__("The transaction is not known: it has ended, or another connection declared it.")
-
-
-class TransactionTimeout(BrokerError):
-    """The transaction was open for too long, and was rolled back."""
-
-    def __init__(self, seconds: int) -> None:
-        super().__init__(f"The transaction was rolled back: it was open for more than {seconds} seconds.")
-
-
-class RolledBack(BrokerError):
-    """The transaction could not be committed; nothing of it has happened."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(f"The transaction was rolled back: {why}")
-
-
 class Busy(BrokerError):
     """The broker cannot take this now (no space, too much waiting); the same request may work later."""

@@ -16,13 +16,10 @@ from ...broker.errors import (
     ProducerStolen,
     PublisherRevoked,
     QuotaExceeded,
-    RolledBack,
     SessionCannotBeLocked,
     SessionLockLost,
     SessionRequired,
     TooLarge,
-    TransactionTimeout,
-    UnknownTransaction,
 )
 from ...wire.amqp import errors as wire
 from ...wire.amqp.performatives import Error
@@ -40,6 +37,28 @@ ENTITY_ALREADY_EXISTS = "com.microsoft:entity-already-exists"
 OUT_OF_SEQUENCE = "com.microsoft:out-of-order-sequence"
 PRODUCER_STOLEN = "com.microsoft:producer-epoch-stolen"
 PUBLISHER_REVOKED = "com.microsoft:publisher-revoked"
+
+
+class UnknownTransaction(BrokerError):
+    """No transaction of that id is open on the connection."""
+
+    def __init__(self) -> None:
+        super().__init__("The transaction is not known: it has ended, or another connection declared it.")
+
+
+class TransactionTimeout(BrokerError):
+    """The transaction was open for too long, and was rolled back."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"The transaction was rolled back: it was open for more than {seconds} seconds.")
+
+
+class RolledBack(BrokerError):
+    """The transaction could not be committed; nothing of it has happened."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"The transaction was rolled back: {why}")
+
 
 _CONDITIONS: tuple[tuple[type[Exception], str], ...] = (
     (Unauthorized, wire.UNAUTHORIZED),

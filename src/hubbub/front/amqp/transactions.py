@@ -9,7 +9,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ...broker.errors import Busy, QuotaExceeded, RolledBack, TransactionTimeout, UnknownTransaction
+from ...broker.errors import Busy, QuotaExceeded
 from ...broker.transaction import Step, Transaction
 from ...chance import guid_bytes
 from ...clock import Timer
@@ -26,7 +26,7 @@ from ...wire.amqp.performatives import (
     composite,
 )
 from ...wire.amqp.types import DecodeError, Described
-from .errors import error_of, is_ours
+from .errors import RolledBack, TransactionTimeout, UnknownTransaction, error_of, is_ours
 
 if TYPE_CHECKING:
     from .peer import Peer
