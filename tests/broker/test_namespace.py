@@ -171,6 +171,21 @@ def test_schedules():
     story(act)
 
 
+def test_each_message_is_told_its_number_and_a_duplicate_none():
+    async def act(w):
+        await w.send("q", "first", message_id="0")
+        messages = [Message(b"x", message_id=id) for id in ("a", "0", "b", "a")]
+        numbers = []
+        w.ns.send("q", messages, w.clock.now(), lambda error: None, numbers)
+        assert numbers == [2, 0, 3, 0]
+        await w.quiet()
+        assert [d.message.message_id for d in w.ns.peek("q", 0, 9)] == ["0", "a", "b"]
+        w.ns.send("q", messages[:2], w.clock.now(), lambda error: None, numbers)
+        assert numbers[4:] == [0, 0]
+
+    story(act, requires_duplicate_detection=True)
+
+
 def test_duplicates_within_the_window():
     async def act(w):
         for _ in range(3):

@@ -280,8 +280,16 @@ class Namespace:
 
     # Messages.
 
-    def send(self, path: str, messages: Sequence[Message], now: int, done: Done) -> None:
-        """Appends messages to a queue or topic, all or none; duplicates are dropped silently.
+    def send(
+        self,
+        path: str,
+        messages: Sequence[Message],
+        now: int,
+        done: Done,
+        numbers: list[int] | None = None,
+    ) -> None:
+        """Appends messages to a queue or topic, all or none; duplicates are dropped silently. `numbers`, if
+        given, gets the sequence number of each message; 0 for a duplicate.
 
         Raises NotFound, Disabled, QuotaExceeded, SessionRequired.
         """
@@ -292,11 +300,14 @@ class Namespace:
         if entity.status != "Active" and not entity.can_send:
             raise Disabled(f"The {entity.noun.lower()} '{entity.path}' is disabled for sending.")
         history = self.histories.get(key)
+        given = messages
         if history is not None:
             messages = self._unseen(history, messages, now - entity.duplicate_window)
-            if not messages:
-                done(None)
-                return
+        if numbers is not None:
+            numbers += self._numbers(key, given, messages)
+        if not messages:
+            done(None)
+            return
         size = self.topics[key].size_bytes if isinstance(entity, Topic) else self.receivers[key].size_bytes
         if size >= entity.size_mb_max << 20:
             raise QuotaExceeded(f"The maximum entity size of '{entity.path}' has been reached or exceeded.")
@@ -309,10 +320,11 @@ class Namespace:
         """What is done inside is one append, or none of it happens."""
         return self._engine.together()
 
-    def next_sequence(self, path: str) -> int:
-        """Of a queue or topic: the number its next message gets."""
-        key = path.lower()
-        return self.topics[key].log.next if key in self.topics else self.receivers[key].log.next
+    def _numbers(self, key: str, given: Sequence[Message], fresh: Sequence[Message]) -> list[int]:
+        """The sequence numbers that the given ones get, of which those that are not fresh get none."""
+        following = self.topics[key].log.next if key in self.topics else self.receivers[key].log.next
+        found = {id(message): number for number, message in enumerate(fresh, following)}
+        return [found.get(id(message), 0) for message in given]
 
     def _send_to_queue(
         self,

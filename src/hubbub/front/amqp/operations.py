@@ -266,16 +266,15 @@ def _schedule(call: Call) -> None:
     now = peer.now()
     messages = list(_scheduled(call, now))
     check(messages, entity.message_kb_max * 1024 or peer.namespace.limits.message_bytes_max)
-    first = peer.namespace.next_sequence(entity.path)
+    numbers: list[int] = []
 
     def scheduled(error: Exception | None) -> None:
         if error is not None:
             call.fail(error)
         else:
-            numbers = Array(Long(first + nth) for nth in range(len(messages)))
-            call.respond(OK._replace(body={"sequence-numbers": numbers}))
+            call.respond(OK._replace(body={"sequence-numbers": Array(map(Long, numbers))}))
 
-    peer.namespace.send(entity.path, messages, now, scheduled)
+    peer.namespace.send(entity.path, messages, now, scheduled, numbers)
     peer.count(entity.path, "incoming_messages", len(messages))
 
 
