@@ -10,7 +10,7 @@ import asyncio
 import pytest
 
 from hubbub.broker.entity import FOREVER, Queue, Subscription, Topic
-from hubbub.broker.errors import Disabled, Forwards, Invalid
+from hubbub.broker.errors import Disabled, Forwards, Invalid, NotFound
 from hubbub.broker.forwarding import BATCH, DIRECT_MAX, HOPS_MAX, RETRY
 from hubbub.broker.limits import PROFILES
 from hubbub.broker.message import Message
@@ -590,3 +590,62 @@ def test_forwarding_survives_a_restart(tmp_path):
 
     asyncio.run(before())
     asyncio.run(after())
+
+
+# Messages that go by way of another entity.
+
+TRANSFERS = "/$transfer/$deadletterqueue"
+
+
+def test_what_fails_on_its_way_is_a_transfer_dead_letter(tmp_path):
+    async def by_way(w, way, path, body):
+        await w._call(w.ns.send_by_way, way, path, [Message(body)], w.clock.now())
+
+    async def before():
+        w = World(FileEngine(str(tmp_path)))
+        await w.ns.create(Topic(path="t"))
+        for path in ("way", "b"):
+            await w.queue(path)
+        await by_way(w, "way", "b", b"arrives")
+        await w.change("b", status="Disabled")
+        await by_way(w, "way", "b", b"fails")
+        with pytest.raises(Disabled):
+            await by_way(w, "t", "b", b"a topic has no place for it")
+        await w.change("way", status="SendDisabled")
+        with pytest.raises(Disabled):
+            await by_way(w, "way", "b", b"refused")
+        assert w.bodies("b") == ["arrives"]
+        counts = w.ns.counts("way")
+        assert (counts.transfer_dead_letter, counts.dead_letter, counts.active) == (1, 0, 0)
+        assert counts.size_bytes > 0
+        await w.engine.close()
+
+    async def after():
+        w = World(FileEngine(str(tmp_path)))
+        assert w.ns.counts("way").transfer_dead_letter == 1
+        found = await w.receive("way" + TRANSFERS)
+        assert found.message.payload == b"fails"
+        assert found.message.dead_letter_reason == "MessagingEntityDisabledException"
+        assert found.message.dead_letter_source == "way"
+        await w.settle("way" + TRANSFERS, "complete", found)
+        assert w.ns.counts("way").transfer_dead_letter == 0
+        await w.ns.delete("way")
+        await w.queue("way")
+        assert w.bodies("way" + DEAD) == []
+        assert w.ns.counts("way").transfer_dead_letter == 0
+        await w.engine.close()
+
+    asyncio.run(before())
+    asyncio.run(after())
+
+
+def test_sub_queues_are_there_before_anything_is_in_them():
+    async def act(w):
+        await w.queue("a")
+        assert await w.receive("a" + TRANSFERS) is None
+        assert await w.receive("a" + DEAD) is None
+        for path in ("nobody" + TRANSFERS, "a" + DEAD + TRANSFERS, "a" + TRANSFERS + DEAD):
+            with pytest.raises(NotFound):
+                w.ns.receiver(path)
+
+    story(act)

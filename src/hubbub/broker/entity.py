@@ -36,6 +36,7 @@ _RESERVED = frozenset(
     (
         *("messages", "partitions", "publishers", "publisher", "subscriptions", "consumergroups", "rules"),
         *("revokedpublishers", "$resources", "$namespaceinfo", "$cbs", "$management", "$deadletterqueue"),
+        "$transfer",
     )
 )
 

@@ -23,6 +23,7 @@ import msgspec
 from ..clock import Timer
 from ..engine.log import Done as Appended
 from ..engine.log import Engine, EngineError, Log, Put
+from .deadletters import dead_letter
 from .delivery import as_it_stands
 from .entity import FOREVER, forward_path
 from .errors import BrokerError, Disabled, NotFound, QuotaExceeded, SessionRequired
@@ -60,18 +61,6 @@ _REASONS: tuple[tuple[type[BrokerError], str], ...] = (
 )
 _OF_ONE_MESSAGE = (TooManyHops, SessionRequired)
 """Refusals that say nothing about other messages."""
-
-
-def dead_letter(message: Message, source: str, reason: str | None, description: str | None) -> Message:
-    """The message as it lies among the dead letters of `source`."""
-    return msgspec.structs.replace(
-        message,
-        scheduled=None,
-        ttl=None,
-        dead_letter_source=source,
-        dead_letter_reason=reason,
-        dead_letter_description=description,
-    )
 
 
 class Passage:
@@ -182,12 +171,8 @@ class Forwarder:
 
     def bury(self, refused: Sequence[tuple[Message, BrokerError]], now: int) -> None:
         """They become dead letters, as a part of what is being appended."""
-        target = self._receiver.dead_letters
-        if refused and target is not None:
-            source = self._receiver.terms().source
-            arrival = Arrival(now)
-            arrival.add(target, [dead_letter(m, source, *_reason(error)) for m, error in refused])
-            arrival.append(self._receiver.engine, _ignore)
+        if refused and self._receiver.dead_letters is not None:
+            bury(self._receiver.dead_letters, self._receiver.terms().source, refused, now, _ignore)
 
     # What lies there already.
 
@@ -343,6 +328,19 @@ class Arrival:
             engine.append(self.puts, self.now, appended, dead=self._dead, trims=trims)
             for forwarder, messages in self._going:
                 forwarder.go(messages, self.now)
+
+
+def bury(
+    target: Receiver,
+    source: str,
+    refused: Sequence[tuple[Message, BrokerError]],
+    now: int,
+    done: Callable[[EngineError | None], object],
+) -> None:
+    """Messages that cannot go on from `source` become dead letters, with the reason."""
+    arrival = Arrival(now)
+    arrival.add(target, [dead_letter(message, source, *_reason(error)) for message, error in refused])
+    arrival.append(target.engine, done)
 
 
 def aim(receiver: Receiver, address: str, passage: Passage, may: Callable[[], bool]) -> None:

@@ -10,6 +10,13 @@ from .entity import AnyEntity, EventHub, Queue, Subscription, Topic
 from .limits import Limits
 
 DEAD_LETTERS = "/$deadletterqueue"
+TRANSFER_DEAD_LETTERS = "/$transfer/$deadletterqueue"
+
+
+def owner_of(key: str) -> str:
+    """The queue or subscription whose sub-queue that is, or the key itself."""
+    part = TRANSFER_DEAD_LETTERS if key.endswith(TRANSFER_DEAD_LETTERS) else DEAD_LETTERS
+    return key.removesuffix(part)
 
 
 def log_names(entity: AnyEntity) -> list[tuple[str, int]]:

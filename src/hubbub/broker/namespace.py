@@ -51,16 +51,17 @@ from .errors import (
     SessionRequired,
 )
 from .filters import Filter
-from .forwarding import Arrival, Passage, aim
+from .forwarding import Arrival, Passage, bury
 from .history import History, forget, remember
 from .hub import Event, Hub, Partition
-from .layout import DEAD_LETTERS, dead_letter_terms, log_names, terms_of
+from .layout import DEAD_LETTERS, log_names, owner_of, terms_of
 from .ledger import Counts
 from .limits import Limits, Throttle
 from .message import Message
 from .partitions import Start, partition_number
 from .producers import Producers
 from .receiver import Receiver
+from .receivers import Receivers
 from .selection import purge
 from .topic import Fanout, Letters
 
@@ -106,7 +107,7 @@ class Namespace:
         """What is being created, updated or deleted."""
         self.hubs: dict[str, Hub] = {}
         self.topics: dict[str, Fanout] = {}
-        self.receivers: dict[str, Receiver] = {}
+        self.receivers = Receivers(f"{name}:", engine, clock, guid_bytes, self._terms)
         self.histories: dict[str, History] = {}
         self._passage = Passage(self.send)
         self._moment = 0
@@ -316,6 +317,23 @@ class Namespace:
         else:
             self._send_to_queue(entity, self.receivers[key], messages, history, now, done)
 
+    def send_by_way(self, way: str, path: str, messages: Sequence[Message], now: int, done: Done) -> None:
+        """As `send`, by way of another queue or topic. What is refused because the target is disabled
+        becomes a transfer dead letter of a queue on the way."""
+        between = self._entities.get(way.lower())
+        if not isinstance(between, (Queue, Topic)):
+            raise NotFound(NO_ENTITY.format(path=way))
+        if not between.can_send:
+            raise Disabled(f"The {between.noun.lower()} '{between.path}' is disabled for sending.")
+        try:
+            self.send(path, messages, now, done)
+        except Disabled as error:
+            if not isinstance(between, Queue):
+                raise
+            target = self.receivers.transfer_dead_letters(between)
+            refused = [(message, error) for message in messages]
+            bury(target, between.path, refused, now, lambda error: done(busy(error)))
+
     def together(self) -> AbstractContextManager[None]:
         """What is done inside is one append, or none of it happens."""
         return self._engine.together()
@@ -363,11 +381,10 @@ class Namespace:
         `sessions`: who asks can deal with sessions; otherwise it raises SessionRequired for what has them.
         """
         key = path.lower()
-        receiver = self.receivers.get(key)
-        if receiver is None:
+        entity = self._entities.get(owner_of(key))
+        if not isinstance(entity, (Queue, Subscription)):
             raise NotFound(NO_ENTITY.format(path=path))
-        entity = self._entities[key.removesuffix(DEAD_LETTERS)]
-        assert isinstance(entity, (Queue, Subscription))
+        receiver = self.receivers.get(key) or self.receivers.transfer_dead_letters(entity)
         if entity.status != "Active" and not entity.can_receive:
             raise Disabled(f"The {entity.noun.lower()} '{entity.path}' is disabled for receiving.")
         if receiver.sessions is not None and not sessions:
@@ -469,7 +486,8 @@ class Namespace:
     def _logs_of(self, key: str, entity: AnyEntity | None = None) -> list[Log]:
         """Every log an entity has; opens them."""
         names = log_names(entity or self._entities[key])
-        return [self._engine.open(f"{self.name}:{name}", first) for name, first in names]
+        logs = [self._engine.open(f"{self.name}:{name}", first) for name, first in names]
+        return self.receivers.further_logs(key) + logs
 
     def _install(self, entity: AnyEntity) -> None:
         key = entity.key
@@ -484,44 +502,18 @@ class Namespace:
             self.topics[key] = Fanout(logs[0], self._engine, self._letters)
         elif isinstance(entity, (Queue, Subscription)):
             if new:
-                self._install_receiver(entity, logs)
-            self._aim(entity)
+                self._install_receiver(entity)
+            self.receivers.aim(entity, self._passage, lambda: self._may_receive(key))
         elif isinstance(entity, Rule):
             self._fanout_of(entity).rules.setdefault(entity.parent.lower(), {})[key] = entity.active()
         if isinstance(entity, (Queue, Topic)) and entity.requires_duplicate_detection and new:
             self.histories[key] = History(logs[-1])
             self.histories[key].load(self._clock.now() - entity.duplicate_window)
 
-    def _install_receiver(self, entity: Queue | Subscription, logs: list[Log]) -> None:
-        key = entity.key
-        dead = Receiver(
-            entity.path + "/$DeadLetterQueue",
-            self._engine,
-            (logs[2], logs[3]),
-            self._clock,
-            lambda: dead_letter_terms(self._terms(key)),
-            guid_bytes,
-            None,
-        )
-        live = Receiver(
-            entity.path,
-            self._engine,
-            (logs[0], logs[1]),
-            self._clock,
-            lambda: self._terms(key),
-            guid_bytes,
-            dead,
-        )
-        self.receivers[key], self.receivers[key + DEAD_LETTERS] = live, dead
-        dead.load()
-        live.load()
+    def _install_receiver(self, entity: Queue | Subscription) -> None:
+        receiver = self.receivers.install(entity)
         if isinstance(entity, Subscription):
-            self.topics[entity.topic.lower()].subscriptions[key] = live
-
-    def _aim(self, entity: Queue | Subscription) -> None:
-        key = entity.key
-        for name, address in ((key, entity.forward_to), (key + DEAD_LETTERS, entity.forward_dead_letters_to)):
-            aim(self.receivers[name], address, self._passage, lambda: self._may_receive(key))
+            self.topics[entity.topic.lower()].subscriptions[entity.key] = receiver
 
     def _may_receive(self, key: str) -> bool:
         entity = self._entities.get(key)
@@ -530,9 +522,7 @@ class Namespace:
     def _uninstall(self, key: str) -> None:
         entity = self._entities.pop(key)
         del self._at[key]
-        for name in (key, key + DEAD_LETTERS):
-            if name in self.receivers:
-                self.receivers.pop(name).stop()
+        self.receivers.uninstall(key)
         if isinstance(entity, Rule) and entity.parent.lower() in self._entities:
             self._fanout_of(entity).rules.get(entity.parent.lower(), {}).pop(key, None)
         if isinstance(entity, Subscription) and entity.topic.lower() in self.topics:

@@ -15,14 +15,15 @@ from collections.abc import Callable, Sequence
 from ..clock import Clock, Timer
 from ..engine.log import Done, Engine, EngineError, Log, Put, Record
 from . import selection
+from .deadletters import expire, give_up, move
 from .delivery import Delivery as Delivery
 from .delivery import Outcome as Outcome
-from .delivery import Settled, Terms, Tokens, as_it_stands, delivery_of, first_present
+from .delivery import Settled, Terms, Tokens, delivery_of, first_present
 from .delivery import Waiter as Waiter
 from .delivery import busy as busy
 from .entity import FOREVER
 from .errors import Forwards, Invalid, LockLost, SessionLockLost, SessionRequired
-from .forwarding import Forwarder, dead_letter
+from .forwarding import Forwarder
 from .ledger import (
     AVAILABLE,
     CLAIMED,
@@ -69,6 +70,7 @@ class Receiver:
         "sessions",
         "terms",
         "tokens",
+        "transfer_dead_letters",
         "waiting",
     )
 
@@ -87,6 +89,8 @@ class Receiver:
         self.log, self.notes = logs
         self.terms = terms
         self.dead_letters = dead_letters
+        self.transfer_dead_letters: Receiver | None = None
+        """Messages that failed on their way through here to another entity; None: none ever did."""
         self.ledger = Ledger(self.log)
         self.waiting: OrderedDict[Waiter, None] = OrderedDict()
         self.clock = clock
@@ -279,7 +283,7 @@ class Receiver:
                 entry.deliveries -= 1
             done(busy(error) or delivery)
 
-        self._bury(entry, now, taken)
+        self.bury(entry, now, taken)
 
     # Settling. Each calls `done` with None when durable, or with the reason. `changes`, if given, replace
     # what receivers changed of the message's properties before; they stay with it, wherever it goes.
@@ -306,12 +310,12 @@ class Receiver:
 
     def complete(self, entry: Entry, done: Settled) -> None:
         self.ledger.claim(entry)
-        self._bury(entry, self.clock.now(), lambda error: done(busy(error)))
+        self.bury(entry, self.clock.now(), lambda error: done(busy(error)))
 
     def unlock(self, entry: Entry, done: Settled, changes: bytes | None = None) -> None:
         """The message may be delivered again, unless that was its last time."""
         if entry.deliveries >= self.terms().deliveries_max:
-            self._give_up(entry, self.clock.now(), lambda error: done(busy(error)), changes)
+            give_up(self, entry, self.clock.now(), lambda error: done(busy(error)), changes)
         else:
             self._settle(entry, AVAILABLE, entry.deliveries, changes, done)
 
@@ -351,7 +355,7 @@ class Receiver:
             done(Invalid("A message among the dead letters cannot be dead-lettered again."))
             return
         now = self.clock.now()
-        self._move(entry, reason, description, now, lambda error: done(busy(error)), changes)
+        move(self, entry, reason, description, now, lambda error: done(busy(error)), changes)
 
     def _settle(
         self, entry: Entry, state: int, deliveries: int, changes: bytes | None, done: Settled
@@ -390,7 +394,7 @@ class Receiver:
     def lapse(self, entry: Entry) -> None:
         """A lock ended by itself."""
         if entry.deliveries >= self.terms().deliveries_max:
-            self._give_up(entry, self.clock.now(), self._retry_later)
+            give_up(self, entry, self.clock.now(), self._retry_later)
         else:
             self.ledger.release(entry)
 
@@ -411,7 +415,7 @@ class Receiver:
         that are locked, deferred or scheduled. `done` gets their number."""
         selection.delete_before(self, moment, count_max, done, session)
 
-    def _bury(self, entry: Entry, now: int, done: Done) -> None:
+    def bury(self, entry: Entry, now: int, done: Done) -> None:
         """The message goes for good; the entry is claimed already."""
         note = entry.note
 
@@ -436,46 +440,6 @@ class Receiver:
         self.ledger.forget(entry)
         if entry.note != note:
             self._bury_note(entry.note)  # Of a lock that was being renewed meanwhile.
-
-    def _give_up(self, entry: Entry, now: int, done: Done, changes: bytes | None = None) -> None:
-        most = self.terms().deliveries_max
-        text = f"Message could not be consumed after {most} delivery attempts."
-        self._move(entry, "MaxDeliveryCountExceeded", text, now, done, changes)
-
-    def _move(
-        self,
-        entry: Entry,
-        reason: str | None,
-        description: str | None,
-        now: int,
-        done: Done,
-        changes: bytes | None = None,
-    ) -> None:
-        """To the dead-letter queue, in one append with its end here."""
-        target = self.dead_letters
-        assert target is not None
-        record = self.log.get(entry.sequence)
-        if record is None:  # Purged a moment ago.
-            self.ledger.forget(entry)
-            done(None)
-            return
-        message = dead_letter(as_it_stands(record, entry), self.terms().source, reason, description)
-        if changes is not None:
-            message.changes = changes
-        puts: list[Put] = []
-        target.enclose(message, 0, now, puts, [])
-        self.ledger.claim(entry)
-        note = entry.note
-
-        def moved(error: EngineError | None) -> None:
-            if error is None:
-                self.forget(entry, note)
-                target.pump()
-            else:
-                self.unclaim(entry)
-            done(error)
-
-        self.engine.append(puts, now, moved, dead=self.graves(entry))
 
     def _write_notes(self) -> None:
         """The locks that still hold. Most messages are settled before anything needs to be written."""
@@ -545,21 +509,13 @@ class Receiver:
         self._timer = None
         for n, (entry, expired) in enumerate(self.ledger.due(now)):
             if expired:
-                self._expire(entry, now)
+                expire(self, entry, now, self._retry_later)
             elif entry.state == LOCKED:
                 self.lapse(entry)
             if n >= DUE_PER_TICK:
                 break
         self.pump()
         self.arm()
-
-    def _expire(self, entry: Entry, now: int) -> None:
-        if self.terms().dead_letter_on_expiration and self.dead_letters is not None:
-            text = "The message expired and was dead lettered."
-            self._move(entry, "TTLExpiredException", text, now, self._retry_later)
-        else:
-            self.ledger.claim(entry)
-            self._bury(entry, now, self._retry_later)
 
     def _retry_later(self, error: EngineError | None) -> None:
         if error is not None:
@@ -570,9 +526,13 @@ class Receiver:
 
     @property
     def size_bytes(self) -> int:
-        """Payload bytes of its messages; those among the dead letters count, as they do for the quota."""
-        dead = self.dead_letters
-        return self.log.bytes if dead is None else self.log.bytes + dead.log.bytes
+        """Payload bytes of its messages; those of its sub-queues count, as they do for the quota."""
+        size = self.log.bytes
+        if self.dead_letters is not None:
+            size += self.dead_letters.log.bytes
+        if self.transfer_dead_letters is not None:
+            size += self.transfer_dead_letters.log.bytes
+        return size
 
     def peek(
         self, start: int, count_max: int, bytes_max: int = 4 << 20, session: str | None = None
@@ -588,8 +548,12 @@ class Receiver:
         if self.forwarder is not None:
             held = self.ledger.numbers[LOCKED]
             counts = counts._replace(active=held, transfer=counts.active - held)
-        dead = self.dead_letters.log
-        return counts._replace(dead_letter=dead.count, size_bytes=counts.size_bytes + dead.bytes)
+        failed = self.transfer_dead_letters
+        return counts._replace(
+            dead_letter=self.dead_letters.log.count,
+            transfer_dead_letter=0 if failed is None else failed.log.count,
+            size_bytes=self.size_bytes,
+        )
 
 
 def _plain(text: str) -> str:

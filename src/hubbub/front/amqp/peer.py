@@ -313,17 +313,18 @@ class Peer:
     def _check_operations(self, node: Node) -> None:
         self.require_any(node.entity, None)
         namespace = self.namespace
-        if namespace.entity(node.entity) is None and node.entity not in namespace.receivers:
+        if namespace.entity(node.entity) is None and not namespace.receivers.knows(node.entity):
             raise NotFound(_missing(node.spelled.rpartition("/")[0]))
 
     def _attach_incoming(self, link: Receiver, node: Node) -> None:
         self.require(node.path, Right.SEND)
         via = (link.attach.properties or {}).get(DESTINATION)
+        way = ""
         if isinstance(via, str):
-            node = self._by_way(node, via)
+            way, node = node.path, self._by_way(node, via)
         entity = self.namespace.entity(node.path)
         if isinstance(entity, (Queue, Topic)):
-            link.context = sending = Sending(entity)
+            link.context = sending = Sending(entity, way)
             self._rights[link] = (node.path, Right.SEND)
             link.accept(max_message_size=sending.size_max(self) or None)
             link.grant(SEND_CREDIT, keep=True)
@@ -374,7 +375,7 @@ class Peer:
             self._attach_consumer(link, node)
 
     def _attach_receiving(self, link: Sender, node: Node) -> None:
-        if node.path not in self.namespace.receivers:
+        if not self.namespace.receivers.knows(node.path):
             raise NotFound(_missing(node.spelled))
         asked, session = sessions.wanted(link)
         source = self.namespace.receiver(node.path, sessions=asked)

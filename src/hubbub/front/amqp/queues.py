@@ -38,10 +38,11 @@ TEXT_CHARS_MAX = 4096
 
 
 class Sending(Incoming):
-    """Messages that come on one link, for a queue or topic."""
+    """Messages that come on one link, for a queue or topic; perhaps by way of another."""
 
-    def __init__(self, entity: Queue | Topic) -> None:
+    def __init__(self, entity: Queue | Topic, way: str = "") -> None:
         self.entity = entity
+        self._way = way
 
     def path(self) -> str:
         return self.entity.path
@@ -49,14 +50,20 @@ class Sending(Incoming):
     def take(self, peer: Peer, delivery: Arrived, done: Done) -> int:
         now = peer.now()
         messages = self._messages(peer, delivery, now)
-        peer.namespace.send(self.entity.path, messages, now, done)
+        self._send(peer, messages, now, done)
         return len(messages)
+
+    def _send(self, peer: Peer, messages: list[Message], now: int, done: Done) -> None:
+        if self._way:
+            peer.namespace.send_by_way(self._way, self.entity.path, messages, now, done)
+        else:
+            peer.namespace.send(self.entity.path, messages, now, done)
 
     def step(self, peer: Peer, delivery: Arrived) -> Step:
         messages = self._messages(peer, delivery, peer.now())
 
         def send(done: Settled) -> None:
-            peer.namespace.send(self.entity.path, messages, peer.now(), done)
+            self._send(peer, messages, peer.now(), done)
             peer.count(self.entity.path, "incoming_messages", len(messages))
 
         return send

@@ -33,6 +33,8 @@ _QUEUE_LIKE = {
     "defaultMessageTimeToLive": "default_ttl",
     "deadLetteringOnMessageExpiration": "dead_letter_on_expiration",
     "maxDeliveryCount": "deliveries_max",
+    "forwardTo": "forward_to",
+    "forwardDeadLetteredMessagesTo": "forward_dead_letters_to",
     "status": "status",
     "userMetadata": "user_metadata",
 }
@@ -114,10 +116,17 @@ def describe(namespace: Namespace, entity: AnyEntity) -> dict[str, Any]:
 def _counts(namespace: Namespace, entity: Queue | Topic | Subscription) -> dict[str, Any]:
     counts = namespace.counts(entity.path)
     return {
-        "messageCount": counts.active + counts.scheduled + counts.deferred + counts.dead_letter,
+        "messageCount": counts.active
+        + counts.scheduled
+        + counts.deferred
+        + counts.dead_letter
+        + counts.transfer
+        + counts.transfer_dead_letter,
         "activeMessageCount": counts.active,
         "deadLetterMessageCount": counts.dead_letter,
         "scheduledMessageCount": counts.scheduled,
+        "transferMessageCount": counts.transfer,
+        "transferDeadLetterMessageCount": counts.transfer_dead_letter,
         "lockedMessageCount": counts.locked,
         "deferredMessageCount": counts.deferred,
         "sizeInBytes": counts.size_bytes,

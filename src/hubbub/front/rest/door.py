@@ -19,6 +19,7 @@ from ...broker.access.resource import host_name
 from ...broker.entity import EventHub, Queue, Topic
 from ...broker.errors import BrokerError, Invalid, NotFound
 from ...broker.hub import Hub
+from ...broker.layout import owner_of
 from ...broker.namespace import NO_ENTITY, Namespace
 from ...broker.node import Broker
 from ...broker.partitions import partition_number
@@ -305,8 +306,7 @@ class RestDoor:
 
     def _series(self, route: Route) -> str:
         """Only entities that exist get a series, or strangers could make any number of them."""
-        path = route.target.entity.removesuffix("/$deadletterqueue")
-        entity = route.namespace.entity(path)
+        entity = route.namespace.entity(owner_of(route.target.entity))
         return "" if entity is None else entity.path
 
     def missing(self, request: Request, namespace: Namespace, path: str, hub: bool = False) -> BrokerError:
