@@ -16,6 +16,7 @@ from .entity import (
     ConsumerGroup,
     EventHub,
     Queue,
+    RevokedPublisher,
     Rule,
     Subscription,
     Topic,
@@ -23,7 +24,7 @@ from .entity import (
     forward_path,
     rule_path,
 )
-from .errors import Invalid, QuotaExceeded
+from .errors import Invalid, NotFound, QuotaExceeded
 from .filters import CorrelationFilter, SqlFilter
 from .limits import Limits
 
@@ -150,6 +151,21 @@ def check_unchanged(old: AnyEntity, new: AnyEntity) -> None:
                 f"SubCode=40000. The value for the '{text}' property of an existing Queue(or Topic) cannot be"
                 " changed."
             )
+
+
+_PARENTS: dict[type, type] = {
+    Subscription: Topic,
+    Rule: Subscription,
+    ConsumerGroup: EventHub,
+    RevokedPublisher: EventHub,
+}
+
+
+def check_parent(entity: AnyEntity, found: Mapping[str, AnyEntity]) -> None:
+    """Raises NotFound if there is nothing for it to live under."""
+    wanted = _PARENTS.get(type(entity))
+    if wanted is not None and type(found.get(entity.parent.lower())) is not wanted:
+        raise NotFound(f"Entity '{entity.parent}' was not found.")
 
 
 def check_targets(entity: AnyEntity, old: AnyEntity | None, found: Mapping[str, AnyEntity]) -> None:

@@ -352,9 +352,6 @@ def check_lifetimes(default_ttl: int, auto_delete_on_idle: int) -> None:
         raise Invalid("SubCode=40000. The property 'DefaultMessageTimeToLive' must be positive.")
     if auto_delete_on_idle < 5 * MINUTE:
         raise Invalid("SubCode=40000. The property 'AutoDeleteOnIdle' must be at least PT5M.")
-    if auto_delete_on_idle < FOREVER:
-        # Reject or do, never pretend.
-        raise Invalid("SubCode=40000. A finite AutoDeleteOnIdle is not supported by this version.")
 
 
 def check_duplicates(window: int) -> None:

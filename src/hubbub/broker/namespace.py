@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import TypeVar
 
 import msgspec
@@ -20,20 +20,20 @@ from .access import Authority, Bearer, Gate, SharedKey, rights_of
 from .constraints import (
     check_limits,
     check_numbers,
+    check_parent,
     check_targets,
     check_unchanged,
     companions,
     exists_text,
     fitted,
 )
+from .definitions import encode_definition, read_definitions
 from .delivery import Delivery, Terms, busy
 from .entity import (
     AnyEntity,
-    ConsumerGroup,
     Entity,
     EventHub,
     Queue,
-    RevokedPublisher,
     Rule,
     Subscription,
     Topic,
@@ -54,6 +54,7 @@ from .filters import Filter
 from .forwarding import Arrival, Passage, bury
 from .history import History, forget, remember
 from .hub import Event, Hub, Partition
+from .idleness import PERIOD, Idleness, last_use_of
 from .layout import DEAD_LETTERS, log_names, owner_of, terms_of
 from .ledger import Counts
 from .limits import Limits, Throttle
@@ -68,11 +69,8 @@ from .topic import Fanout, Letters
 E = TypeVar("E", bound=Entity)
 Done = Callable[[Exception | None], object]
 
-RETENTION_PERIOD = 60_000
+RETENTION_PERIOD = PERIOD
 NO_ENTITY = "SubCode=41000. The messaging entity '{path}' could not be found."
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(AnyEntity).decode
 
 
 class Namespace:
@@ -109,6 +107,9 @@ class Namespace:
         self.topics: dict[str, Fanout] = {}
         self.receivers = Receivers(f"{name}:", engine, clock, guid_bytes, self._terms)
         self.histories: dict[str, History] = {}
+        self._idleness = Idleness()
+        self._leaving: set[asyncio.Task[None]] = set()
+        """Entities that go because they are idle."""
         self._passage = Passage(self.send)
         self._moment = 0
         self.version = 0
@@ -300,6 +301,7 @@ class Namespace:
             raise NotFound(NO_ENTITY.format(path=path))
         if entity.status != "Active" and not entity.can_send:
             raise Disabled(f"The {entity.noun.lower()} '{entity.path}' is disabled for sending.")
+        self._idleness.touch(key, now)
         history = self.histories.get(key)
         given = messages
         if history is not None:
@@ -381,9 +383,11 @@ class Namespace:
         `sessions`: who asks can deal with sessions; otherwise it raises SessionRequired for what has them.
         """
         key = path.lower()
-        entity = self._entities.get(owner_of(key))
+        owner = owner_of(key)
+        entity = self._entities.get(owner)
         if not isinstance(entity, (Queue, Subscription)):
             raise NotFound(NO_ENTITY.format(path=path))
+        self._idleness.touch(owner, self._clock.now())
         receiver = self.receivers.get(key) or self.receivers.transfer_dead_letters(entity)
         if entity.status != "Active" and not entity.can_receive:
             raise Disabled(f"The {entity.noun.lower()} '{entity.path}' is disabled for receiving.")
@@ -410,6 +414,7 @@ class Namespace:
         key = path.lower() + (DEAD_LETTERS if dead_letter else "")
         if key not in self.receivers:
             raise NotFound(NO_ENTITY.format(path=path))
+        self._idleness.touch(path.lower(), self._clock.now())
         return self.receivers[key]
 
     def counts(self, path: str) -> Counts:
@@ -424,8 +429,15 @@ class Namespace:
     # Time.
 
     def retain(self) -> None:
-        """Trims hubs and duplicate histories by their terms; call it about once a minute."""
+        """Trims hubs and duplicate histories by their terms, and lets idle entities go; call it about once
+        in RETENTION_PERIOD."""
         now = self._clock.now()
+        for key in self._idleness.idle(
+            now, lambda key: last_use_of(key, self.receivers, self.topics.get(key), now)
+        ):
+            task = asyncio.get_running_loop().create_task(self._leave(key))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
         trims = [trim for hub in self.hubs.values() for trim in hub.retain(now)]
         for key, history in self.histories.items():
             entity = self._entities[key]
@@ -436,21 +448,16 @@ class Namespace:
         if trims:
             self._engine.append([], now, lambda error: None, trims=trims)
 
+    async def _leave(self, key: str) -> None:
+        # What cannot go now is tried again; what is below a topic may have gone with it.
+        with suppress(NotFound, Conflict, Busy):
+            await self.delete(key)
+
     # The machinery of definitions.
 
     def _load(self) -> None:
-        log = self._definitions
-        sequence = log.next_alive(log.first)
-        found: list[AnyEntity] = []
-        while sequence is not None:
-            for record in log.read(sequence, 1000, 4 << 20):
-                entity = _decode(record.payload)
-                self._at[entity.key] = record.sequence
-                found.append(entity)
-                sequence = record.sequence
-            sequence = log.next_alive(sequence + 1)
-        order: dict[type, int] = {Queue: 0, EventHub: 0, Topic: 0, Subscription: 1, ConsumerGroup: 1}
-        for entity in sorted(found, key=lambda e: order.get(type(e), 2)):
+        for entity, at in read_definitions(self._definitions):
+            self._at[entity.key] = at
             self._install(entity)
             self._moment = max(self._moment, entity.updated)
         self._passage.resume()
@@ -459,7 +466,7 @@ class Namespace:
         keys = [entity.key for entity in entities]
         dead = [(self._definitions, self._at[key]) for key in keys if key in self._at]
         at = self._definitions.next
-        puts = [Put(self._definitions, _encode(entity)) for entity in entities]
+        puts = [Put(self._definitions, encode_definition(entity)) for entity in entities]
         self._changing.update(zip(keys, entities, strict=True))
         try:
             # Opened here, the entity's logs are durable with its definition.
@@ -493,6 +500,7 @@ class Namespace:
         key = entity.key
         new = key not in self._entities
         self._entities[key] = entity
+        self._idleness.watch(entity, self._clock.now())
         logs = self._logs_of(key)
         if isinstance(entity, EventHub):
             if new:
@@ -522,6 +530,9 @@ class Namespace:
     def _uninstall(self, key: str) -> None:
         entity = self._entities.pop(key)
         del self._at[key]
+        self._idleness.forget(key)
+        if entity.parent:
+            self._idleness.touch(entity.parent.lower(), self._clock.now())
         self.receivers.uninstall(key)
         if isinstance(entity, Rule) and entity.parent.lower() in self._entities:
             self._fanout_of(entity).rules.get(entity.parent.lower(), {}).pop(key, None)
@@ -561,15 +572,7 @@ class Namespace:
 
     def _check(self, entity: AnyEntity) -> None:
         entity.validate()
-        parents = {
-            Subscription: Topic,
-            Rule: Subscription,
-            ConsumerGroup: EventHub,
-            RevokedPublisher: EventHub,
-        }
-        wanted = parents.get(type(entity))
-        if wanted is not None and type(self._entities.get(entity.parent.lower())) is not wanted:
-            raise NotFound(f"Entity '{entity.parent}' was not found.")
+        check_parent(entity, self._entities)
         check_limits(entity, self.limits, self.name)
         # Those on their way to the disk count too, or two at a time would both be the last.
         check_numbers(entity, (self._entities | self._changing).values(), self.limits)

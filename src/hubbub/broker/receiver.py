@@ -71,6 +71,7 @@ class Receiver:
         "terms",
         "tokens",
         "transfer_dead_letters",
+        "used",
         "waiting",
     )
 
@@ -93,6 +94,8 @@ class Receiver:
         """Messages that failed on their way through here to another entity; None: none ever did."""
         self.ledger = Ledger(self.log)
         self.waiting: OrderedDict[Waiter, None] = OrderedDict()
+        self.used = 0
+        """When somebody last asked for a message."""
         self.clock = clock
         self.tokens = tokens
         self._timer: Timer | None = None
@@ -202,7 +205,7 @@ class Receiver:
         if self.forwarder is not None:
             done(Forwards())
             return None
-        now = self.clock.now()
+        now = self.used = self.clock.now()
         if not self.waiting and self._deliver(lock, now, done):
             return None
         if until <= now:
@@ -523,6 +526,13 @@ class Receiver:
             self.arm()
 
     # Looking.
+
+    @property
+    def in_use(self) -> bool:
+        """Whether somebody waits for a message, or holds one or a session."""
+        if self.waiting or self.ledger.numbers[LOCKED]:
+            return True
+        return self.sessions is not None and self.sessions.in_use
 
     @property
     def size_bytes(self) -> int:

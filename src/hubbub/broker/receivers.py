@@ -54,6 +54,11 @@ class Receivers(dict[str, Receiver]):
             self[entity.key].transfer_dead_letters = found
         return found
 
+    def of(self, key: str) -> list[Receiver]:
+        """All that an entity has."""
+        names = (key, key + DEAD_LETTERS, key + TRANSFER_DEAD_LETTERS)
+        return [self[name] for name in names if name in self]
+
     def knows(self, key: str) -> bool:
         """Whether one is there, or would be if it were needed."""
         return owner_of(key) in self

@@ -86,7 +86,7 @@ class SessionLock:
         if self.lost():
             done(SessionLockLost())
             return None
-        now = self._receiver.clock.now()
+        now = self._receiver.used = self._receiver.clock.now()
         if not self.waiting and self._deliver(lock, now, done):
             return None
         if until <= now:
@@ -261,6 +261,11 @@ class Sessions:
         self._states: dict[str, tuple[int, int]] = {}
         """(sequence of the note, moment of the update)"""
 
+    @property
+    def in_use(self) -> bool:
+        """Whether somebody waits for a session, or holds one."""
+        return bool(self.waiting) or any(line.lock is not None for line in self._lines.values())
+
     def load(self) -> None:
         """Finds the messages of each session after a restart; the ledger is loaded, and nobody holds any."""
         log = self._receiver.log
@@ -296,7 +301,7 @@ class Sessions:
         None is the next available one, for which it waits: `done` gets None at the moment `until` (FOREVER:
         never). Returns the waiter if it has to wait.
         """
-        now = self._receiver.clock.now()
+        now = self._receiver.used = self._receiver.clock.now()
         if session_id is not None:
             done(self._accept(session_id, now))
             return None
