@@ -147,6 +147,8 @@ def test_copies(house):
     assert '"Label":"changed"' in changed
     assert "\r\nm: " not in changed
     assert '"Label":"first"' in found[2]
+    names = [match[1] if (match := re.search(r'\r\nRuleName: "(.)"', head)) else None for head in found]
+    assert names == tags
     assert "\r\nm: 5" in found[2]
 
 

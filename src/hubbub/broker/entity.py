@@ -206,7 +206,7 @@ class Rule(Entity, frozen=True, kw_only=True):
 
     def active(self) -> ActiveRule:
         """The rule as functions. Raises Invalid."""
-        return activate(self.filter, self.action, self.action_parameters)
+        return activate(self.name, self.filter, self.action, self.action_parameters)
 
     def validate(self) -> None:
         super().validate()

@@ -20,7 +20,8 @@ from .ledger import SCHEDULED, Counts, Entry
 from .message import Message, decode_message
 from .receiver import Receiver
 
-TAKE_ALL = ActiveRule(None, None)
+RULE_NAME = "RuleName"
+"""The property of a copy that an action made, which names its rule (topic filters page)."""
 SCHEDULED_COPIES_READ_MAX = 5_000
 """Copies that are opened for one count: who asks how many there are must not keep all others waiting."""
 
@@ -122,7 +123,7 @@ class Fanout:
         letters: list[Letter] = []
         for key, receiver in self.subscriptions.items():
             rules = list(self.rules.get(key, {}).values())
-            if all(rule == TAKE_ALL for rule in rules):
+            if all(rule.matches is None and rule.act is None for rule in rules):
                 if rules:
                     found += _placed(receiver, messages, ())
                 continue
@@ -164,6 +165,7 @@ class Fanout:
                 continue
             copy = letter.copy()
             rule.act(copy)
+            copy.set_user(RULE_NAME, rule.name)
             changed.append(self._letters.close(message, copy))
         return [message, *changed] if plain else changed
 

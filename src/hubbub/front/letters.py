@@ -1,6 +1,7 @@
 """Opens encoded messages for the rules of subscriptions, and closes what an action changed.
 
-Properties that no action touched keep their bytes and exact types.
+Properties that no action touched keep their bytes and exact types; those that one changed keep their type
+if the new value fits into it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,21 @@ from ..wire.amqp.message import (
     section_map,
     split,
 )
-from ..wire.amqp.types import DecodeError, Described, Int, Long, Symbol, Timestamp
+from ..wire.amqp.types import (
+    Byte,
+    DecodeError,
+    Described,
+    Float,
+    Int,
+    Long,
+    Short,
+    Symbol,
+    Timestamp,
+    Ubyte,
+    Uint,
+    Ulong,
+    Ushort,
+)
 
 _PLACES = {
     "MessageId": "message_id",
@@ -39,6 +54,13 @@ _PLACES = {
 """System properties that travel in the properties section."""
 _TIMESPAN = "com.microsoft:timespan"
 """Descriptor of a length of time, in units of 100 ns."""
+_RANGES = {
+    **{kind: (0, (1 << bits) - 1) for kind, bits in ((Ubyte, 8), (Ushort, 16), (Uint, 32), (Ulong, 64))},
+    **{kind: (-(1 << bits), (1 << bits) - 1) for kind, bits in ((Byte, 7), (Short, 15), (Int, 31))},
+}
+"""Whole numbers that are not long."""
+_TICKS_1970 = 621_355_968_000_000_000
+"""Units of 100 ns since the year 1."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -65,6 +87,8 @@ class Letters:
             "ForcePersistence": message.force_persistence,
             "Size": len(message.payload),
             "State": "Active",
+            "DeliveryCount": message.deliveries,
+            "ExpiresAtUtc": None if message.ttl is None else _moment(now + message.ttl),
         }
         return Letter(system, {str(name): plain(value) for name, value in user.items()})
 
@@ -73,9 +97,8 @@ class Letters:
         if letter.changed_system:
             sections.properties = _changed_properties(sections.properties, letter.changed_system)
         if letter.changed_user:
-            user = section_map(sections.application_properties) | {
-                name: encodable(value) for name, value in letter.changed_user.items()
-            }
+            user = section_map(sections.application_properties)
+            user |= {name: encodable(value, user.get(name)) for name, value in letter.changed_user.items()}
             kept = {name: value for name, value in user.items() if value is not None}
             sections.application_properties = map_section(APPLICATION_PROPERTIES, kept) if kept else b""
         return msgspec.structs.replace(message, payload=sections.bare(), **_fields(letter.changed_system))
@@ -95,25 +118,35 @@ def plain(value: Any) -> Any:
     if isinstance(value, str):
         return str(value)
     if isinstance(value, Described):
-        return _length(value)
+        return _described(value)
     return bytes(value) if isinstance(value, bytes) else None
 
 
-def encodable(value: Any) -> Any:
-    """A rule's value as an AMQP value."""
+def encodable(value: Any, old: Any = None) -> Any:
+    """A rule's value as an AMQP value: of the type of the old one if it fits, else of the widest."""
     if isinstance(value, datetime):
         return Timestamp((value - _EPOCH) // timedelta(milliseconds=1))
     if isinstance(value, timedelta):
         return Described(Symbol(_TIMESPAN), Long(value // timedelta(microseconds=1) * 10))
-    if isinstance(value, int) and not isinstance(value, bool):
-        return Int(value) if -(2**31) <= value < 2**31 else Long(value)
-    return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
+    if isinstance(value, float):
+        return Float(value) if isinstance(old, Float) else value
+    least, most = _RANGES.get(type(old), (0, -1))
+    return type(old)(value) if least <= value <= most else Long(value)
 
 
-def _length(value: Described) -> timedelta | None:
-    if value.descriptor != _TIMESPAN or not isinstance(value.value, int):
+def _described(value: Described) -> Any:
+    """The types of .NET that AMQP does not have."""
+    if value.descriptor == "com.microsoft:uri" and isinstance(value.value, str):
+        return str(value.value)
+    if not isinstance(value.value, int):
         return None
-    return timedelta(microseconds=value.value // 10)
+    if value.descriptor == _TIMESPAN:
+        return timedelta(microseconds=value.value // 10)
+    if value.descriptor == "com.microsoft:datetime-offset":
+        return _moment((value.value - _TICKS_1970) // 10_000)
+    return None
 
 
 def _moment(milliseconds: int | None) -> datetime | None:
@@ -146,9 +179,8 @@ def _fields(changes: dict[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {
         names[name]: None if value is None else str(value) for name, value in changes.items() if name in names
     }
-    ttl, scheduled = changes.get("TimeToLive"), changes.get("ScheduledEnqueueTimeUtc")
-    if isinstance(ttl, timedelta):
-        fields["ttl"] = ttl // timedelta(milliseconds=1)
-    if isinstance(scheduled, datetime):
-        fields["scheduled"] = (scheduled - _EPOCH) // timedelta(milliseconds=1)
+    # The moment of enqueueing is not looked at again in a subscription (topic filters page, "Actions").
+    if "TimeToLive" in changes:
+        ttl = changes["TimeToLive"]
+        fields["ttl"] = None if ttl is None else max(1, ttl // timedelta(milliseconds=1))
     return fields

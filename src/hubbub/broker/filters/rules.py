@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from operator import eq
 from typing import NamedTuple
+from uuid import UUID
 
 import msgspec
 
 from ..errors import Invalid
 from .letter import Letter, Value
-from .sql import SqlError, Term, parse_action, parse_filter
-from .values import compared
+from .sql import Action, SqlError, Term, parse_action, parse_filter
+from .values import compared, moment_of
 
 Typed = tuple[str, str]
 """A value as rules carry it: the name of its XML schema type, and its text."""
@@ -66,7 +68,7 @@ def compile_filter(wanted: Filter) -> Term:
         ) from None
 
 
-def compile_action(text: str, parameters: dict[str, Typed]) -> Callable[[Letter], None]:
+def compile_action(text: str, parameters: dict[str, Typed]) -> Action:
     """Raises Invalid."""
     try:
         return parse_action(text, values_of(parameters))
@@ -77,16 +79,17 @@ def compile_action(text: str, parameters: dict[str, Typed]) -> Callable[[Letter]
 class ActiveRule(NamedTuple):
     """A rule at work. `matches`: None takes everything; `act`: None changes nothing."""
 
+    name: str
     matches: Callable[[Letter], Value] | None
     act: Callable[[Letter], None] | None
 
 
-def activate(wanted: Filter, action: str, parameters: dict[str, Typed]) -> ActiveRule:
+def activate(name: str, wanted: Filter, action: str, parameters: dict[str, Typed]) -> ActiveRule:
     """Raises Invalid."""
     act = compile_action(action, parameters) if action else None
     if isinstance(wanted, SqlFilter) and wanted.always():
-        return ActiveRule(None, act)
-    return ActiveRule(compile_filter(wanted).evaluate, act)
+        return ActiveRule(name, None, act)
+    return ActiveRule(name, compile_filter(wanted).evaluate, act)
 
 
 def values_of(typed: dict[str, Typed]) -> dict[str, Value]:
@@ -121,11 +124,6 @@ def _boolean(text: str) -> bool:
     return {"true": True, "false": False, "1": True, "0": False}[text.strip().lower()]
 
 
-def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text.strip())
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
 _INTEGER = re.compile(r"[+-]?\d{1,20}", re.ASCII)
 _DURATION = re.compile(
     r"(-)?P(?:(\d{1,9})D)?(?:T(?=\d)(?:(\d{1,9})H)?(?:(\d{1,12})M)?(?:(\d{1,12}(?:\.\d{1,9})?)S)?)?", re.ASCII
@@ -135,9 +133,9 @@ _READERS: dict[str, Callable[[str], Value]] = {
     "boolean": _boolean,
     **dict.fromkeys(("int", "long", "short", "byte", "unsignedInt", "unsignedLong"), _integer),
     **dict.fromkeys(("double", "float", "decimal"), float),
-    "dateTime": _moment,
+    "dateTime": moment_of,
     "duration": _length,
-    "guid": str,
+    "guid": UUID,
 }
 
 
@@ -154,16 +152,15 @@ def _correlation(wanted: CorrelationFilter) -> Term:
     def evaluate(letter: Letter) -> Value:
         return all(part.evaluate(letter) for part in parts)
 
-    return Term(" AND ".join(part.text for part in parts), evaluate, tuple(parts))
+    return Term(" AND ".join(part.text for part in parts), evaluate, "and", tuple(parts))
 
 
 def _equal(text: str, name: str, wanted: Value, system: bool) -> Term:
     def evaluate(letter: Letter) -> Value:
         value = letter.system_value(name) if system else letter.user_value(name)
-        return compared(_same, value, wanted) is True
+        return compared(eq, value, wanted) is True
 
-    return Term(f"{text} = {wanted!r}", evaluate)
-
-
-def _same(left: Value, right: Value) -> bool:
-    return bool(left == right)
+    read = Term(
+        text, lambda letter: letter.system_value(name) if system else letter.user_value(name), "property"
+    )
+    return Term(f"{text} = {wanted!r}", evaluate, "test", (read,))

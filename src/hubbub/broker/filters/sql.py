@@ -4,14 +4,15 @@ Grammar (SQL filter and SQL action syntax pages of the service):
 
     predicate   NOT p | p AND p | p OR p | ( p ) | e (= <> != > >= < <=) e | property IS [NOT] NULL
                 | e [NOT] IN ( e, … ) | e [NOT] LIKE e [ESCAPE e] | EXISTS ( property )
-    expression  constant | property | @parameter | newid() | property(name) | p(name)
+    expression  constant | property | @parameter | newid() | property(e) | p(e)
                 | e (+ - * / %) e | + e | - e | ( e )
     property    [sys. | user.] name, where name is plain, [delimited] or "quoted"
-    action      SET property = e | REMOVE property, several with ';'
+    action      SET property = e | REMOVE property, several one after the other, with or without ';'
 
-Logic is three-valued: what touches an unknown value is unknown (None), unless AND and OR know better; a
-message is taken only if the predicate is true. An unknown system property and arithmetic that cannot be
-done raise FilterError. Bounded: text, nesting and terms.
+Besides the grammar a property, a parameter, TRUE and FALSE may stand where a predicate is wanted. Logic is
+three-valued: what touches an unknown value is unknown (None), unless AND and OR know better; a message is
+taken only if the predicate is true. An unknown system property and arithmetic that cannot be done raise
+FilterError. Bounded: text, nesting and statements.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from __future__ import annotations
 import operator
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import NamedTuple
 
-from .letter import FilterError, Letter, Value
-from .values import EMPTY_PATTERN, compared, contained, like, negated, reckoned, truth
+from .letter import SYSTEM_NAMES, FilterError, Letter, Value, system_name
+from .values import compared, contained, escaping, like, negated, reckoned, signed, truth
 
 CHARS_MAX = 1024
 DEPTH_MAX = 64
@@ -42,7 +44,35 @@ class Term(NamedTuple):
 
     text: str
     evaluate: Evaluate
+    kind: str
+    """and, or, not, test (what is true or not in itself); property, truth (of either sort); value, sum."""
     parts: tuple[Term, ...] = ()
+
+
+CONDITIONS = frozenset(("and", "or", "not", "test"))
+VALUES = frozenset(("value", "sum"))
+
+
+class Statement(NamedTuple):
+    """SET or REMOVE: its own text, what it does, and to which property (`scope` is sys or user)."""
+
+    text: str
+    run: Callable[[Letter], None]
+    scope: str
+    name: str
+
+
+class Action:
+    """What the statements do to a letter, in order."""
+
+    __slots__ = ("statements",)
+
+    def __init__(self, statements: Sequence[Statement]) -> None:
+        self.statements = tuple(statements)
+
+    def __call__(self, letter: Letter) -> None:
+        for statement in self.statements:
+            statement.run(letter)
 
 
 class Token(NamedTuple):
@@ -55,14 +85,14 @@ class Token(NamedTuple):
 
 _TOKENS = re.compile(
     r"""\s*(?:
-      (?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)
+      (?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)
     | (?P<string>'(?:[^']|'')*')
-    | (?P<parameter>@[A-Za-z_]\w*)
-    | (?P<name>[A-Za-z_]\w*)
+    | (?P<parameter>@[^\W\d]\w*)
+    | (?P<name>[^\W\d]\w*)
     | (?P<quoted>\[(?:[^\]]|\]\])*\]|"(?:[^"]|"")*")
     | (?P<operator><>|!=|>=|<=|[-+*/%=<>(),.;])
     )""",
-    re.X | re.A,
+    re.X,
 )
 _COMPARISONS: dict[str, Callable[[Value, Value], bool]] = {
     "=": operator.eq,
@@ -73,6 +103,7 @@ _COMPARISONS: dict[str, Callable[[Value, Value], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
 }
+_FUNCTIONS = frozenset(("EXISTS", "NEWID", "PROPERTY", "P"))
 _RESERVED = frozenset(
     (
         *("AND", "OR", "NOT", "IS", "NULL", "IN", "LIKE", "ESCAPE", "EXISTS"),
@@ -84,30 +115,28 @@ _RESERVED = frozenset(
 def parse_filter(text: str, parameters: Mapping[str, Value] | None = None, newid: NewId = uuid.uuid4) -> Term:
     """The predicate as a term that evaluates to True, False or None. Raises SqlError."""
     parser = _Parser(text, parameters or {}, newid)
-    term = parser.predicate()
+    term = _condition(parser.predicate())
     parser.expect_end()
+    if term.kind in CONDITIONS:
+        return term
     return term._replace(evaluate=lambda letter: truth(term.evaluate(letter)))
 
 
 def parse_action(
     text: str, parameters: Mapping[str, Value] | None = None, newid: NewId = uuid.uuid4
-) -> Callable[[Letter], None]:
-    """What the statements do to a letter, in order. Raises SqlError."""
+) -> Action:
+    """Raises SqlError."""
     parser = _Parser(text, parameters or {}, newid)
     statements = [parser.statement()]
-    while parser.take(";"):
+    while True:
+        parser.take(";")
         if parser.at_end():
             break
+        parser.take(",")
         statements.append(parser.statement())
-    parser.expect_end()
     if len(statements) > STATEMENTS_MAX:
         raise SqlError(f"an action may have no more than {STATEMENTS_MAX} statements, not {len(statements)}")
-
-    def act(letter: Letter) -> None:
-        for statement in statements:
-            statement(letter)
-
-    return act
+    return Action(statements)
 
 
 def tokens_of(text: str) -> list[Token]:
@@ -144,7 +173,7 @@ class _Parser:
 
     def _word(self, ahead: int = 0) -> str:
         token = self._tokens[min(self._at + ahead, len(self._tokens) - 1)]
-        return token.text.upper() if token.kind in ("name", "operator") else ""
+        return _upper(token.text) if token.kind in ("name", "operator") else ""
 
     def take(self, word: str) -> bool:
         if self._word() == word:
@@ -168,44 +197,57 @@ class _Parser:
         found = f"'{token.text}'" if token.text else "nothing more"
         return SqlError(f"character {token.start + 1}: {wanted} was expected, but there is {found}")
 
-    def _made(self, start: int, evaluate: Evaluate, *parts: Term) -> Term:
+    def _made(self, start: int, kind: str, evaluate: Evaluate, *parts: Term) -> Term:
+        return Term(self._text_from(start), evaluate, kind, parts)
+
+    def _text_from(self, start: int) -> str:
         first, last = self._tokens[start], self._tokens[self._at - 1]
-        return Term(self._text[first.start : last.end], evaluate, parts)
+        return self._text[first.start : last.end]
+
+    def _nested(self, read: Callable[[], Term]) -> Term:
+        self._depth += 1
+        if self._depth > DEPTH_MAX:
+            raise SqlError(f"the expression is nested deeper than {DEPTH_MAX}")
+        term = read()
+        self._depth -= 1
+        return term
 
     # Predicates. What stands in brackets may be either kind, so values and predicates share one descent.
 
     def predicate(self) -> Term:
-        self._depth += 1
-        if self._depth > DEPTH_MAX:
-            raise SqlError(f"the expression is nested deeper than {DEPTH_MAX}")
-        start = self._at
-        term = self._conjunction()
+        return self._nested(self._alternatives)
+
+    def _alternatives(self) -> Term:
+        start, terms = self._at, [self._conjunction()]
         while self.take("OR"):
-            term = self._joined(start, term, self._conjunction(), True)
-        self._depth -= 1
-        return term
+            terms.append(self._conjunction())
+        return self._joined(start, "or", terms)
 
     def _conjunction(self) -> Term:
-        start = self._at
-        term = self._negation()
+        start, terms = self._at, [self._negation()]
         while self.take("AND"):
-            term = self._joined(start, term, self._negation(), False)
-        return term
+            terms.append(self._negation())
+        return self._joined(start, "and", terms)
 
-    def _joined(self, start: int, left: Term, right: Term, decisive: bool) -> Term:
-        """AND and OR: one side may decide, whatever the other is."""
-        a, b = left.evaluate, right.evaluate
+    def _joined(self, start: int, kind: str, terms: list[Term]) -> Term:
+        """AND and OR: one may decide, whatever the others are."""
+        if len(terms) == 1:
+            return terms[0]
+        evaluates = tuple(_condition(term).evaluate for term in terms)
+        decisive = kind == "or"
+        otherwise = not decisive
 
         def evaluate(letter: Letter) -> Value:
-            first = truth(a(letter))
-            if first is decisive:
-                return decisive
-            second = truth(b(letter))
-            if second is decisive:
-                return decisive
-            return None if first is None or second is None else not decisive
+            found: Value = otherwise
+            for one in evaluates:
+                value = one(letter)
+                if value is decisive:
+                    return decisive
+                if value is not otherwise:
+                    found = None
+            return found
 
-        return self._made(start, evaluate, left, right)
+        return self._made(start, kind, evaluate, *terms)
 
     def _negation(self) -> Term:
         start = self._at
@@ -215,10 +257,10 @@ class _Parser:
         term = self._comparison()
         if not count:
             return term
-        inner = term.evaluate
+        inner = _condition(term).evaluate
         if count % 2 == 0:
-            return self._made(start, lambda letter: truth(inner(letter)), term)
-        return self._made(start, lambda letter: negated(truth(inner(letter))), term)
+            return self._made(start, "and", lambda letter: truth(inner(letter)), term)
+        return self._made(start, "not", lambda letter: negated(truth(inner(letter))), term)
 
     def _comparison(self) -> Term:
         start = self._at
@@ -227,31 +269,34 @@ class _Parser:
         if word in _COMPARISONS:
             self._at += 1
             right = self._sum()
-            a, b, compare = left.evaluate, right.evaluate, _COMPARISONS[word]
-            return self._made(start, lambda letter: compared(compare, a(letter), b(letter)), left, right)
+            a, b, compare = _value(left).evaluate, _value(right).evaluate, _COMPARISONS[word]
+            return self._test(start, lambda letter: compared(compare, a(letter), b(letter)), left, right)
         if word == "IS":
-            return self._is_null(start, left)
+            return self._is_null(start, _value(left))
         invert = word == "NOT" and self._word(1) in ("IN", "LIKE")
         if invert:
             self._at += 1
         if self.take("IN"):
-            return self._in(start, left, invert)
+            return self._in(start, _value(left), invert)
         if self.take("LIKE"):
-            return self._like(start, left, invert)
+            return self._like(start, _value(left), invert)
         return left
+
+    def _test(self, start: int, evaluate: Evaluate, *parts: Term) -> Term:
+        return self._made(start, "test", evaluate, *parts)
 
     def _is_null(self, start: int, left: Term) -> Term:
         self._need("IS")
         invert = self.take("NOT")
         self._need("NULL")
         inner = left.evaluate
-        return self._made(start, lambda letter: (inner(letter) is None) is not invert, left)
+        return self._test(start, lambda letter: (inner(letter) is None) is not invert, left)
 
     def _in(self, start: int, left: Term, invert: bool) -> Term:
         self._need("(")
-        items = [self._sum()]
+        items = [_value(self._sum())]
         while self.take(","):
-            items.append(self._sum())
+            items.append(_value(self._sum()))
         self._need(")")
         a, rest = left.evaluate, [item.evaluate for item in items]
 
@@ -259,18 +304,22 @@ class _Parser:
             found = contained(a(letter), [item(letter) for item in rest])
             return negated(found) if invert else found
 
-        return self._made(start, evaluate, left, *items)
+        return self._test(start, evaluate, left, *items)
 
     def _like(self, start: int, left: Term, invert: bool) -> Term:
-        pattern = self._sum()
-        escape = self._sum() if self.take("ESCAPE") else EMPTY
-        a, p, e = left.evaluate, pattern.evaluate, escape.evaluate
+        parts = [left, _value(self._sum())]
+        a, p = left.evaluate, parts[1].evaluate
+        e: Evaluate = _no_escape
+        if self.take("ESCAPE"):
+            parts.append(_value(self._sum()))
+            given = parts[2].evaluate
+            e = lambda letter: escaping(given(letter))  # noqa: E731
 
         def evaluate(letter: Letter) -> Value:
             found = like(a(letter), p(letter), e(letter))
             return negated(found) if invert else found
 
-        return self._made(start, evaluate, left, pattern)
+        return self._test(start, evaluate, *parts)
 
     # Values.
 
@@ -292,8 +341,8 @@ class _Parser:
         sign = self._word()
         self._at += 1
         right = read()
-        a, b = left.evaluate, right.evaluate
-        return self._made(start, lambda letter: reckoned(sign, a(letter), b(letter)), left, right)
+        a, b = _value(left).evaluate, _value(right).evaluate
+        return self._made(start, "sum", lambda letter: reckoned(sign, a(letter), b(letter)), left, right)
 
     def _signed(self) -> Term:
         start = self._at
@@ -301,11 +350,12 @@ class _Parser:
         while self._word() in ("+", "-"):
             minus ^= self._word() == "-"
             self._at += 1
+        first = self._at
         term = self._primary()
-        if start == self._at - 1 or not minus:
+        if start == first:
             return term
-        inner = term.evaluate
-        return self._made(start, lambda letter: reckoned("-", 0, inner(letter)), term)
+        inner, sign = _value(term).evaluate, "-" if minus else "+"
+        return self._made(start, "sum", lambda letter: signed(sign, inner(letter)), term)
 
     def _primary(self) -> Term:
         start = self._at
@@ -313,42 +363,59 @@ class _Parser:
         if self.take("("):
             term = self.predicate()
             self._need(")")
-            return self._made(start, term.evaluate, *term.parts)
-        if token.kind in ("number", "string", "parameter"):
-            self._at += 1
+            return term._replace(text=self._text_from(start))
+        if token.kind in ("number", "string"):
             value = self._constant(token)
-            return self._made(start, lambda letter: value)
+            self._at += 1
+            return self._made(start, "value", lambda letter: value)
+        if token.kind == "parameter":
+            return self._parameter(start, token)
         word = self._word()
         if word in ("TRUE", "FALSE", "NULL"):
             self._at += 1
             value = {"TRUE": True, "FALSE": False, "NULL": None}[word]
-            return self._made(start, lambda letter: value)
-        if word in ("EXISTS", "NEWID", "PROPERTY", "P") and self._word(1) == "(":
+            return self._made(start, "truth", lambda letter: value)
+        if word in _FUNCTIONS and self._word(1) == "(":
             return self._function(start, word)
         read, _, _ = self._property()
-        return self._made(start, read)
+        return self._made(start, "property", read)
 
     def _constant(self, token: Token) -> Value:
         if token.kind == "string":
             return token.text[1:-1].replace("''", "'")
-        if token.kind == "number":
-            return int(token.text) if token.text.isdigit() else float(token.text)
+        value = int(token.text) if token.text.isdigit() else float(token.text)
+        # The least whole number is written as a sign and one more than the greatest.
+        most = 1 << 63 if self._at and self._tokens[self._at - 1].text == "-" else (1 << 63) - 1
+        if value == inf or (isinstance(value, int) and value > most):
+            raise SqlError(f"character {token.start + 1}: {token.text:.30} is too large for a number")
+        return value
+
+    def _parameter(self, start: int, token: Token) -> Term:
+        self._at += 1
         if token.text not in self._parameters:
             raise SqlError(f"character {token.start + 1}: the parameter {token.text} has no value")
-        return self._parameters[token.text]
+        value = self._parameters[token.text]
+        return self._made(start, "property", lambda letter: value)
 
     def _function(self, start: int, word: str) -> Term:
         self._at += 2
+        if word == "EXISTS":
+            return self._exists(start)
         if word == "NEWID":
             self._need(")")
-            return self._made(start, lambda letter: self._newid())
-        read, scope, name = self._property()
+            return self._made(start, "value", lambda letter: self._newid())
+        name = _value(self._nested(self._sum))
         self._need(")")
-        if word == "EXISTS" and scope == "user":
-            return self._made(start, lambda letter: letter.spelled(name) in letter.user)
-        if word == "EXISTS":
-            return self._made(start, lambda letter: read(letter) is not None)
-        return self._made(start, read)
+        inner = name.evaluate
+        return self._made(start, "property", lambda letter: _named(letter, inner(letter)), name)
+
+    def _exists(self, start: int) -> Term:
+        read, scope, name = self._property()
+        inner = self._made(start + 2, "property", read)
+        self._need(")")
+        if scope == "user":
+            return self._test(start, lambda letter: letter.spelled(name) in letter.user, inner)
+        return self._test(start, lambda letter: read(letter) is not None, inner)
 
     def _property(self) -> tuple[Evaluate, str, str]:
         """How to read it, its scope and its name."""
@@ -358,9 +425,13 @@ class _Parser:
             scope, name = name.lower(), self._name()
             if scope not in ("sys", "user"):
                 raise SqlError(f"the scope '{scope}' is unknown; it must be sys or user")
-        if scope == "sys":
-            return lambda letter: letter.system_value(name), scope, name
-        return lambda letter: letter.user_value(name), scope, name
+        if scope == "user":
+            return lambda letter: letter.user_value(name), scope, name
+        known = SYSTEM_NAMES.get(name.lower())
+        if known is None:
+            # An error when it is evaluated, as the service says; what stands before it may decide.
+            return lambda letter: system_name(name), scope, name
+        return lambda letter: letter.system.get(known), scope, name
 
     def _name(self) -> str:
         token = self._peek()
@@ -368,26 +439,54 @@ class _Parser:
             self._at += 1
             close = token.text[-1]
             return token.text[1:-1].replace(close * 2, close)
-        if token.kind != "name" or token.text.upper() in _RESERVED:
+        if token.kind != "name" or _upper(token.text) in _RESERVED:
             raise self._unexpected("a property or a value")
         self._at += 1
         return token.text
 
     # Actions.
 
-    def statement(self) -> Callable[[Letter], None]:
+    def statement(self) -> Statement:
+        start = self._at
         if self.take("REMOVE"):
             _, scope, name = self._property()
             put = _setter(scope, name)
-            return lambda letter: put(letter, None)
+            return Statement(self._text_from(start), lambda letter: put(letter, None), scope, name)
         self._need("SET")
         _, scope, name = self._property()
         self._need("=")
-        put, value = _setter(scope, name), self._sum().evaluate
-        return lambda letter: put(letter, value(letter))
+        put, value = _setter(scope, name), _value(self._nested(self._sum)).evaluate
+        return Statement(self._text_from(start), lambda letter: put(letter, value(letter)), scope, name)
 
 
-EMPTY = Term("", lambda letter: EMPTY_PATTERN)
+def _upper(text: str) -> str:
+    """Some letters that are not ASCII become ASCII in upper case, and would make a name a keyword."""
+    return text.upper() if text.isascii() else text
+
+
+def _condition(term: Term) -> Term:
+    if term.kind in VALUES:
+        raise SqlError(f"a condition was expected, but '{term.text:.60}' is a value")
+    return term
+
+
+def _value(term: Term) -> Term:
+    if term.kind in CONDITIONS:
+        raise SqlError(f"a value was expected, but '{term.text:.60}' is a condition")
+    return term
+
+
+def _named(letter: Letter, name: Value) -> Value:
+    """What property(name) is worth."""
+    if name is None:
+        return None
+    if not isinstance(name, str):
+        raise FilterError(f"property() needs the name of a property as a text, not {name}")
+    return letter.user_value(name)
+
+
+def _no_escape(letter: Letter) -> Value:
+    return ""
 
 
 def _setter(scope: str, name: str) -> Callable[[Letter, Value], None]:
@@ -396,4 +495,4 @@ def _setter(scope: str, name: str) -> Callable[[Letter, Value], None]:
     return lambda letter, value: letter.set_user(name, value)
 
 
-__all__ = ["FilterError", "SqlError", "Term", "parse_action", "parse_filter"]
+__all__ = ["Action", "FilterError", "SqlError", "Statement", "Term", "parse_action", "parse_filter"]
