@@ -19,6 +19,12 @@ ROOT, WELL_KNOWN = "RootManageSharedAccessKey", "SAS_KEY_VALUE"
 FAR = 4_102_444_800
 
 
+def own_address() -> str:
+    """A loopback address where the standard ports are free: some clients cannot be told of another port."""
+    number = os.getpid() & 0xFFFF
+    return f"127.77.{number >> 8}.{number & 255}"
+
+
 def environment(**changes: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HUBBUB_")}
     source = str(Path(__file__).parents[1] / "src")

@@ -7,17 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import older
+
 from live import environment, running
 
 HERE = Path(__file__).parent
 RELEASE = "5.11"
-FOLDER = HERE / f".azure-eventhub-{RELEASE}"
 
 
 def test_the_older_release(tmp_path):
-    if not (FOLDER / "azure").exists():
-        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(FOLDER)]
-        subprocess.run([*install, f"azure-eventhub=={RELEASE}.*"], check=True, timeout=120)
+    front = older.installed("azure-eventhub", RELEASE)
     flags = ("--hub", "events", "--tls", "auto", "--https-port", "0", "--data", str(tmp_path), "--memory")
     with running(tmp_path, *flags) as live:
         endpoint = live.ready["https"].replace("https://127.0.0.1", "sb://localhost")
@@ -25,7 +24,7 @@ def test_the_older_release(tmp_path):
         done = subprocess.run(
             [sys.executable, "older_eventhubs.py", text, endpoint, str(tmp_path / "tls/ca.pem")],
             cwd=HERE,
-            env=environment(PYTHONPATH=str(FOLDER)),
+            env=environment(PYTHONPATH=str(front)),
             capture_output=True,
             text=True,
             timeout=100,

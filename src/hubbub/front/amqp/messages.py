@@ -19,6 +19,7 @@ from ...broker.receiver import Delivery
 from ...chance import guid_bytes
 from ...wire.amqp.message import (
     APPLICATION_PROPERTIES,
+    DELIVERY_ANNOTATIONS,
     MESSAGE_ANNOTATIONS,
     PROPERTIES,
     PROPERTY_NAMES,
@@ -39,6 +40,7 @@ _UINT_MAX = 0xFFFFFFFF
 SEQUENCE, ENQUEUED = Symbol("x-opt-sequence-number"), Symbol("x-opt-enqueued-time")
 FIRST_SEQUENCE = Symbol("x-opt-enqueue-sequence-number")
 LOCKED_UNTIL, STATE = Symbol("x-opt-locked-until"), Symbol("x-opt-message-state")
+LOCK_TOKEN = Symbol("x-opt-lock-token")
 SCHEDULED = Symbol("x-opt-scheduled-enqueue-time")
 PARTITION_KEY, VIA_KEY = Symbol("x-opt-partition-key"), Symbol("x-opt-via-partition-key")
 DEAD_LETTER_SOURCE = Symbol("x-opt-deadletter-source")
@@ -187,16 +189,27 @@ def uuid_of(token: bytes) -> UUID:
     return UUID(bytes=token)
 
 
-def encode_delivery(delivery: Delivery, default_ttl: int, earlier: int) -> bytes:
+def encode_delivery(
+    delivery: Delivery, default_ttl: int, earlier: int, delivery_annotations: bytes = b""
+) -> bytes:
     """The message as receivers get it. `earlier`: how often it was delivered before."""
     message = delivery.message
     ttl = min(message.ttl or FOREVER, default_ttl)
     durable, priority = _kept(message.header)
     return (
         _header(durable, priority, min(ttl, _UINT_MAX) if ttl < FOREVER else None, earlier)
+        + delivery_annotations
         + _annotations(delivery)
         + _payload(delivery)
     )
+
+
+def lock_annotation(token: bytes) -> bytes:
+    """The section that names the lock of a message that has no delivery tag, or nothing without a lock.
+
+    Older clients look for the lock of a deferred message nowhere else.
+    """
+    return map_section(DELIVERY_ANNOTATIONS, {LOCK_TOKEN: uuid_of(token)}) if token else b""
 
 
 @lru_cache(256)

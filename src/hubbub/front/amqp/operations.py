@@ -20,7 +20,7 @@ from ...broker.sessions import SessionLock, Sessions
 from ...wire.amqp.types import Array, DecodeError, Int, Long, Timestamp
 from . import rules
 from .errors import condition_of, text_of
-from .messages import encode_delivery, merged, messages_of, uuid_of
+from .messages import encode_delivery, lock_annotation, merged, messages_of, uuid_of
 from .queues import check
 from .requests import Request, Respond, Response
 
@@ -232,7 +232,8 @@ def _respond_with(call: Call, receiver: Receiver, deliveries: list[Delivery]) ->
     messages = []
     for delivery in deliveries:
         earlier = delivery.deliveries - (1 if delivery.token else 0)
-        item: dict[str, Any] = {"message": encode_delivery(delivery, ttl, max(0, earlier))}
+        lock = lock_annotation(delivery.token)
+        item: dict[str, Any] = {"message": encode_delivery(delivery, ttl, max(0, earlier), lock)}
         if delivery.token:
             item["lock-token"] = uuid_of(delivery.token)
         messages.append(item)

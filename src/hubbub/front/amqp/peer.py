@@ -70,6 +70,9 @@ class Peer:
         self._rights: dict[Link, tuple[str, Right]] = {}
         self._cbs: set[Link] = set()
         self._held = 0
+        self._settling = 0
+        """Settlements under way whose client does not wait for an answer."""
+        self._after: list[Callable[[], object]] = []
         self.transactions = Transactions(self)
         self._timer: Timer | None = None
         self._ours = ""
@@ -106,6 +109,25 @@ class Peer:
         # Who has nothing under way is read in any case.
         if self._held <= (0 if self.server.crowded else PEER_BYTES_MAX // 2):
             self._transport.resume()
+
+    def settling(self) -> None:
+        """The client settled and goes on without an answer. Each is followed by one `settled`."""
+        self._settling += 1
+
+    def settled(self) -> None:
+        self._settling -= 1
+        if self._settling == 0 and self._after:
+            after, self._after = self._after, []
+            for act in after:
+                act()
+
+    def after_settlements(self, act: Callable[[], object]) -> None:
+        """Now, or once those are done that came before: whoever defers a message without waiting, and then
+        asks for it by its number, is to find it deferred."""
+        if self._settling:
+            self._after.append(act)
+        else:
+            act()
 
     # Tokens.
 

@@ -216,10 +216,13 @@ class Receiving:
 
         def done(error: Exception | None) -> None:
             if settled:
+                self.peer.settled()
                 return
             answer = _answer(state) if error is None else Rejected(error_of(error))
             self.link.settle(sent, answer)
 
+        if settled:
+            self.peer.settling()
         try:
             entry = self.giver.holder(sent.context)
             _apply(self.source, entry, state, done)

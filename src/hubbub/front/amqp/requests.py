@@ -97,12 +97,15 @@ class Node:
             except StateError:
                 self._overrun(peer, link)
 
+        def act() -> None:
+            try:
+                self.answer(peer, request, respond)
+            except Exception as error:
+                log.exception("a request failed")
+                respond(Response(500, text_of(error), None, INTERNAL_ERROR))
+
         peer.hold(size)
-        try:
-            self.answer(peer, request, respond)
-        except Exception as error:
-            log.exception("a request failed")
-            respond(Response(500, text_of(error), None, INTERNAL_ERROR))
+        peer.after_settlements(act)
 
     def _overrun(self, peer: Peer, link: Receiver) -> None:
         """An answer can be neither sent nor dropped: who does not fetch those there are may ask no more."""
