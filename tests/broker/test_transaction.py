@@ -21,7 +21,14 @@ from hubbub.engine.memory import MemoryEngine
 NAMES = ("a", "b")
 STEPS = st.sampled_from(
     [
-        *(("send", "a"), ("send", "b"), ("send", "topic"), ("complete", "a"), ("complete", "b")),
+        *(
+            ("send", "a"),
+            ("send", "b"),
+            ("send", "topic"),
+            ("send", "onward"),
+            ("complete", "a"),
+            ("complete", "b"),
+        ),
         *(("bury", "a"), ("free", "b"), ("defer", "a"), ("fail", ""), ("twice", "a")),
     ]
 )
@@ -38,6 +45,7 @@ class House:
     async def open(self) -> House:
         for name in NAMES:
             await self.namespace.create(Queue(path=name, requires_duplicate_detection=name == "b"))
+        await self.namespace.create(Queue(path="onward", forward_to="a"))
         await self.namespace.create(Topic(path="topic"))
         for name in ("x", "y"):
             path = f"topic/subscriptions/{name}"
@@ -81,7 +89,9 @@ def enlist(house, transaction, kind, path, expected):
         return False
     if kind == "send":
         transaction.add(house.send(path))
-        places = [path] if path in NAMES else ["topic/subscriptions/x", "topic/subscriptions/y"]
+        places = {"topic": ["topic/subscriptions/x", "topic/subscriptions/y"], "onward": ["a"]}.get(
+            path, [path]
+        )
         expected.update((place, "Active") for place in places)
         return True
     delivery = house.lock(path)
