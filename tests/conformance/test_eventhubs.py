@@ -234,9 +234,11 @@ class TestSending:
 class TestReading:
     @pytest.fixture
     def five(self, live, hub):
-        for n in range(5):
-            send(live, hub, f"{n}", partition_id="0")
-            time.sleep(0.005)
+        """Each of a moment of its own; each new client would cost its second."""
+        with producer(live, hub) as client:
+            for n in range(5):
+                client.send_event(EventData(f"{n}"), partition_id="0")
+                time.sleep(0.005)
         return hub
 
     @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ EXPECTED = {
     "rules": {
         "rules": [["big", "size > 5"], ["blue", "s"]],
         "twice": "MessagingEntityAlreadyExists",
-        "found": [[1, {"size": 9, "grown": 1}], [3, {"color": "blue"}]],
+        "found": [[1, {"size": 9, "grown": 1, "RuleName": "big"}], [3, {"color": "blue"}]],
     },
     "errors": {"absent": "MessagingEntityNotFound", "large": "MessageSizeExceeded"},
 }
