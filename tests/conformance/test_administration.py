@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import json
 import os
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import azure.servicebus
 import azure.servicebus.aio.management
 import azure.servicebus.management
-import jwt as pyjwt
 import older
 import pytest
-from azure.core.credentials import AccessToken
 from azure.core.exceptions import (
     ClientAuthenticationError,
     HttpResponseError,
@@ -43,7 +39,7 @@ from azure.servicebus.management import (
     SqlRuleFilter,
     TrueRuleFilter,
 )
-from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from entra import AsyncCredential, Credential, bearer, configure
 
 from hubbub.broker.access import sas_token
 from live import FAR, ROOT, WELL_KNOWN, environment, running
@@ -53,16 +49,8 @@ RELEASE = "7.11"
 NEWEST = tuple(map(int, azure.servicebus.__version__.split(".")[:2])) >= (7, 15)
 newest = pytest.mark.skipif(not NEWEST, reason="this release cannot do it")
 
-SIGNER = generate_private_key(65537, 2048)
 OWNER, READER = "11111111-0000-0000-0000-000000000000", "22222222-0000-0000-0000-000000000000"
-CONFIG = """
-memory = true
-[jwt]
-jwks = "keys.json"
-[jwt.principals]
-"{owner}" = ["Manage", "Send", "Listen"]
-"{reader}" = ["Listen"]
-"""
+PRINCIPALS = {OWNER: ["Manage", "Send", "Listen"], READER: ["Listen"]}
 INFINITE = timedelta(days=10675199)
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 
@@ -70,9 +58,7 @@ SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 @pytest.fixture(scope="module")
 def live(tmp_path_factory):
     folder = tmp_path_factory.mktemp("administration")
-    public = pyjwt.algorithms.RSAAlgorithm.to_jwk(SIGNER.public_key(), as_dict=True)
-    (folder / "keys.json").write_text(json.dumps({"keys": [{**public, "kid": "k", "use": "sig"}]}))
-    (folder / "hubbub.toml").write_text(CONFIG.format(owner=OWNER, reader=READER))
+    configure(folder, PRINCIPALS)
     data = os.environ.get("ADMINISTRATION_DATA", str(folder / "data"))
     with running(folder, "--config", "hubbub.toml", "--tls", "auto", "--data", data) as live:
         live.authority = str(Path(data) / "tls/ca.pem")
@@ -1122,28 +1108,6 @@ def test_the_namespace(admin):
 
 
 # Who may, and by which way.
-
-
-def bearer(principal: str, seconds: int = 600, audience: str = "https://servicebus.azure.net") -> str:
-    claims = {"aud": audience, "exp": int(time.time()) + seconds, "oid": principal}
-    return pyjwt.encode(claims, SIGNER, algorithm="RS256", headers={"kid": "k"})
-
-
-class Credential:
-    """What azure-identity would be. `scopes` are those asked for."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.scopes: list[str] = []
-
-    def get_token(self, *scopes: str, **_: object) -> AccessToken:
-        self.scopes += scopes
-        return AccessToken(self.text, int(time.time()) + 600)
-
-
-class AsyncCredential(Credential):
-    async def get_token(self, *scopes: str, **_: object) -> AccessToken:
-        return super().get_token(*scopes)
 
 
 def with_token(live, text: str, kind: str = ""):

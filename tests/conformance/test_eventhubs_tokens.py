@@ -2,57 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import time
 
-import jwt as pyjwt
+import entra
 import pytest
-from azure.core.credentials import AccessToken
 from azure.eventhub import EventData, EventHubProducerClient
 from azure.eventhub.exceptions import EventHubError
-from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from entra import Credential, configure
 
 from hubbub.broker.access import acs_issuer, signing_key, swt_token
 from live import WELL_KNOWN, running
 
-KEY = generate_private_key(65537, 2048)
 WRITER, READER = "11111111-0000-0000-0000-000000000000", "22222222-0000-0000-0000-000000000000"
-CONFIG = """
-memory = true
-[jwt]
-jwks = "keys.json"
-[jwt.principals]
-"{writer}" = ["Send", "Listen"]
-"{reader}" = ["Listen"]
-[[hub]]
-name = "events"
-"""
+AUDIENCE = "https://eventhubs.azure.net/"
+PRINCIPALS = {WRITER: ["Send", "Listen"], READER: ["Listen"]}
 
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokens")
-    public = pyjwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key(), as_dict=True)
-    (folder / "keys.json").write_text(json.dumps({"keys": [{**public, "kid": "k", "use": "sig"}]}))
-    (folder / "hubbub.toml").write_text(CONFIG.format(writer=WRITER, reader=READER))
+    configure(folder, PRINCIPALS, '[[hub]]\nname = "events"')
     flags = ("--config", "hubbub.toml", "--tls", "auto", "--https-port", "0", "--data", str(folder / "data"))
     with running(folder, *flags) as live:
         yield live
 
 
-class Credential:
-    """What azure-identity would be."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def get_token(self, *scopes: str, **_: object) -> AccessToken:
-        return AccessToken(self.text, int(time.time()) + 600)
-
-
-def bearer(principal: str, seconds: int = 600, audience: str = "https://eventhubs.azure.net/") -> str:
-    claims = {"aud": audience, "exp": int(time.time()) + seconds, "oid": principal}
-    return pyjwt.encode(claims, KEY, algorithm="RS256", headers={"kid": "k"})
+def bearer(principal: str, seconds: int = 600, audience: str = AUDIENCE) -> str:
+    return entra.bearer(principal, seconds, audience)
 
 
 def simple(rights: list[str]) -> str:
