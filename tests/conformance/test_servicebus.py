@@ -1,9 +1,13 @@
-"""The official Service Bus client, unmodified, against a real server process: checks 25 to 52 by number."""
+"""The official Service Bus client, unmodified, against a real server process: checks 25 to 54 by number.
+
+Sessions, the asynchronous client and what REST makes of the same messages have files of their own.
+"""
 
 from __future__ import annotations
 
 import datetime
 import json
+import resource
 import time
 import uuid
 
@@ -22,11 +26,13 @@ from azure.servicebus.exceptions import (
     MessageSizeExceededError,
     MessagingEntityNotFoundError,
     ServiceBusAuthenticationError,
+    ServiceBusServerBusyError,
 )
 
 from live import running
 
 WAIT = 5
+SEGMENT = 1 << 20
 AND_DELETE = ServiceBusReceiveMode.RECEIVE_AND_DELETE
 
 
@@ -57,9 +63,15 @@ def send(client, queue, *bodies, **properties):
 
 
 def take(client, queue, count=1, **options):
-    """What is there, received and deleted."""
+    """What is there, received and deleted, however many calls it takes."""
+    found = []
     with client.get_queue_receiver(queue, receive_mode=AND_DELETE, **options) as receiver:
-        return receiver.receive_messages(count, max_wait_time=WAIT)
+        while len(found) < count:
+            messages = receiver.receive_messages(count - len(found), max_wait_time=WAIT)
+            if not messages:
+                break
+            found += messages
+    return found
 
 
 def nothing(client, queue, **options):
@@ -312,3 +324,35 @@ def test_43_rest_and_amqp_see_the_same(live, client, queue):
     status, headers, body = live.call("DELETE", f"/{queue}/messages/head?timeout=5")
     assert (status, body, headers["n"]) == (200, b"amqp", "5")
     assert json.loads(headers["BrokerProperties"])["Label"] == "S"
+
+
+def sent_until_busy(sender):
+    for n in range(10):
+        try:
+            sender.send_messages(ServiceBusMessage(f"{n}" * 150_000))
+        except ServiceBusServerBusyError:
+            return n
+    return None
+
+
+def test_49_a_full_disk_is_a_busy_server(tmp_path):
+    """What cannot be stored is refused and can be tried again; nothing that was stored is lost."""
+    (tmp_path / "hubbub.toml").write_text(f'segment_bytes = {SEGMENT}\n[[queue]]\nname = "queue"')
+    with running(tmp_path, "--config", "hubbub.toml") as live:
+        process, kind = live.process.pid, resource.RLIMIT_FSIZE
+        limits = resource.prlimit(process, kind)
+        client = ServiceBusClient.from_connection_string(live.connection_string, retry_total=0)
+        with client, client.get_queue_sender("queue") as sender:
+            # The journal goes on in a second file, for which there is no room.
+            resource.prlimit(process, kind, (SEGMENT - 1, limits[1]))
+            sent = sent_until_busy(sender)
+            assert 2 < sent < 10
+            large = ServiceBusMessage("x" * 200_000)
+            later = datetime.datetime(2100, 1, 1)
+            with pytest.raises(ServiceBusServerBusyError):
+                sender.schedule_messages(large, later)
+            resource.prlimit(process, kind, limits)
+            assert len(sender.schedule_messages(large, later)) == 1
+            sender.send_messages(ServiceBusMessage("after"))
+            kept = [f"{n}" * 150_000 for n in range(sent)]
+            assert texts(take(client, "queue", sent + 1)) == [*kept, "after"]
