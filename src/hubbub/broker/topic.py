@@ -36,12 +36,12 @@ class Letters(Protocol):
 
 
 class Fanout:
-    __slots__ = ("_engine", "_letters", "log", "rules", "subscriptions")
+    __slots__ = ("_engine", "letters", "log", "rules", "subscriptions")
 
     def __init__(self, log: Log, engine: Engine, letters: Letters | None) -> None:
         self.log = log
         self._engine = engine
-        self._letters = letters
+        self.letters = letters
         self.subscriptions: dict[str, Receiver] = {}
         self.rules: dict[str, dict[str, ActiveRule]] = {}
         """By subscription and rule. Without any, nothing is delivered."""
@@ -128,11 +128,21 @@ class Fanout:
                     found += _placed(receiver, messages, ())
                 continue
             if not letters:
-                assert self._letters is not None
-                letters = [self._letters.open(message, now) for message in messages]
-            copies, dead = self._chosen(receiver, rules, messages, letters)
-            found += _placed(receiver, copies, dead)
+                assert self.letters is not None
+                letters = [self.letters.open(message, now) for message in messages]
+            found += self.routed(receiver, rules, messages, letters)
         return found
+
+    def routed(
+        self,
+        receiver: Receiver,
+        rules: Sequence[ActiveRule],
+        messages: Sequence[Message],
+        letters: Sequence[Letter],
+    ) -> list[tuple[Receiver, Sequence[Message]]]:
+        """What one subscription and its dead letters get by these rules. Nothing is sent."""
+        copies, dead = self._chosen(receiver, rules, messages, letters)
+        return _placed(receiver, copies, dead)
 
     def _chosen(
         self,
@@ -154,7 +164,7 @@ class Fanout:
 
     def _applied(self, rules: Sequence[ActiveRule], message: Message, letter: Letter) -> list[Message]:
         """One copy for all rules without an action, and one for each with. Raises FilterError."""
-        assert self._letters is not None
+        assert self.letters is not None
         changed: list[Message] = []
         plain = False
         for rule in rules:
@@ -166,7 +176,7 @@ class Fanout:
             copy = letter.copy()
             rule.act(copy)
             copy.set_user(RULE_NAME, rule.name)
-            changed.append(self._letters.close(message, copy))
+            changed.append(self.letters.close(message, copy))
         return [message, *changed] if plain else changed
 
 

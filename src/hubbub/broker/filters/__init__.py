@@ -1,5 +1,6 @@
 """Which messages a rule of a subscription wants, and what its action makes of them. Pure."""
 
+from .explain import Change, Finding, Seen, explain_action, explain_filter
 from .letter import SYSTEM_NAMES, FilterError, Letter, Value
 from .rules import (
     CORRELATED,
@@ -11,25 +12,37 @@ from .rules import (
     activate,
     compile_action,
     compile_filter,
+    values_of,
 )
-from .sql import SqlError, Term, parse_action, parse_filter
+from .sql import Action, NewId, SqlError, Statement, Term, parse_action, parse_filter
+from .values import text_of
 
 __all__ = [
     "CORRELATED",
     "SYSTEM_NAMES",
+    "Action",
     "ActiveRule",
+    "Change",
     "CorrelationFilter",
     "Filter",
     "FilterError",
+    "Finding",
     "Letter",
+    "NewId",
+    "Seen",
     "SqlError",
     "SqlFilter",
+    "Statement",
     "Term",
     "Typed",
     "Value",
     "activate",
     "compile_action",
     "compile_filter",
+    "explain_action",
+    "explain_filter",
     "parse_action",
     "parse_filter",
+    "text_of",
+    "values_of",
 ]

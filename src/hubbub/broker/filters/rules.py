@@ -11,13 +11,13 @@ from collections.abc import Callable
 from datetime import timedelta
 from operator import eq
 from typing import NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 
 from ..errors import Invalid
 from .letter import Letter, Value
-from .sql import Action, SqlError, Term, parse_action, parse_filter
+from .sql import Action, NewId, SqlError, Term, parse_action, parse_filter
 from .values import compared, moment_of
 
 Typed = tuple[str, str]
@@ -56,22 +56,22 @@ CORRELATED = (
 """The system properties a correlation filter may name, in the service's order."""
 
 
-def compile_filter(wanted: Filter) -> Term:
+def compile_filter(wanted: Filter, newid: NewId = uuid4) -> Term:
     """Raises Invalid."""
     if isinstance(wanted, CorrelationFilter):
         return _correlation(wanted)
     try:
-        return parse_filter(wanted.expression, values_of(wanted.parameters))
+        return parse_filter(wanted.expression, values_of(wanted.parameters), newid)
     except SqlError as error:
         raise Invalid(
             f"SubCode=40000. The filter '{wanted.expression:.100}' is not valid: {error}."
         ) from None
 
 
-def compile_action(text: str, parameters: dict[str, Typed]) -> Action:
+def compile_action(text: str, parameters: dict[str, Typed], newid: NewId = uuid4) -> Action:
     """Raises Invalid."""
     try:
-        return parse_action(text, values_of(parameters))
+        return parse_action(text, values_of(parameters), newid)
     except SqlError as error:
         raise Invalid(f"SubCode=40000. The action '{text:.100}' is not valid: {error}.") from None
 

@@ -45,12 +45,12 @@ class Term(NamedTuple):
     text: str
     evaluate: Evaluate
     kind: str
-    """and, or, not, test (what is true or not in itself); property, truth (of either sort); value, sum."""
+    """and, or, not, test (true or not in itself); property, truth (of either sort); value, newid, sum."""
     parts: tuple[Term, ...] = ()
 
 
 CONDITIONS = frozenset(("and", "or", "not", "test"))
-VALUES = frozenset(("value", "sum"))
+VALUES = frozenset(("value", "newid", "sum"))
 
 
 class Statement(NamedTuple):
@@ -403,7 +403,7 @@ class _Parser:
             return self._exists(start)
         if word == "NEWID":
             self._need(")")
-            return self._made(start, "value", lambda letter: self._newid())
+            return self._made(start, "newid", lambda letter: self._newid())
         name = _value(self._nested(self._sum))
         self._need(")")
         inner = name.evaluate

@@ -5,6 +5,7 @@
     GET, PUT, DELETE   {kind}/PATH                     one; PUT creates (201) or replaces (200)
     GET, PUT, DELETE   subscriptions/TOPIC/NAME
     POST   queues/PATH/purge, subscriptions/TOPIC/NAME/purge   (?deadLetter=1)
+    POST   topics/PATH/explain                         what its rules make of a message
     GET    hubs/PATH/partitions/ID/events             ?from=&inclusive=&count=&wait=&stream=
     GET    queues/PATH/messages, subscriptions/TOPIC/NAME/messages   ?from=&count=&deadLetter=
 
@@ -19,6 +20,7 @@ from collections.abc import Awaitable, Callable
 from importlib import resources
 from typing import Any, Protocol
 from urllib.parse import parse_qs, unquote
+from uuid import UUID
 
 import msgspec
 
@@ -29,9 +31,11 @@ from ...broker.hub import void
 from ...broker.namespace import Namespace
 from ...broker.node import Broker
 from ...broker.partitions import Start, partition_number
+from ...chance import guid_bytes
 from ...clock import Clock
 from ..http.request import Request
 from ..http.response import ResponseStream
+from . import explain
 from .shapes import delivery, describe, entity_from, error_code, event
 
 JSON = (b"Content-Type", b"application/json; charset=utf-8")
@@ -121,10 +125,11 @@ class Api:
             raise NotFound(f"The API has no '{'/'.join(path)}'. See /_hubbub/openapi.json.")
         kind, place, rest = _place(path)
         reading = bool(rest) and rest[-1] in ("events", "messages")
+        action = Action.READ if rest == ["explain"] else _ACTIONS.get(request.method, Action.READ)
         if reading:
             grant.require(place.lower(), Right.LISTEN, now, Action.LISTEN)
         else:
-            grant.require(place.lower(), Right.MANAGE, now, _ACTIONS.get(request.method, Action.READ))
+            grant.require(place.lower(), Right.MANAGE, now, action)
         if request.method == b"GET" and not place:
             self._list(request, namespace, kind, query)
         elif request.method == b"GET" and rest[-1:] == ["messages"] and len(rest) == 1:
@@ -133,6 +138,9 @@ class Api:
             self._events(request, namespace, place, rest[1], query, now)
         elif request.method == b"POST" and rest == ["purge"]:
             self._later(request, self._purge(request, namespace, place, query))
+        elif request.method == b"POST" and kind == "topics" and rest == ["explain"]:
+            found = explain.answer(namespace, place, request.body, now, UUID(bytes=guid_bytes(), version=4))
+            request.respond(200, (JSON,), _encode(found))
         elif rest or not place:
             raise Invalid(f"{request.method.decode('latin-1')} is not possible on {'/'.join(path)}.")
         else:

@@ -176,7 +176,7 @@ def event(found: Event) -> dict[str, Any]:
         "partitionKey": found.message.partition_key,
         "publisher": found.message.publisher,
     }
-    return _present(shape | _content(found.message))
+    return present(shape | content(found.message))
 
 
 def delivery(found: Delivery) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def delivery(found: Delivery) -> dict[str, Any]:
         "deadLetterReason": message.dead_letter_reason,
         "deadLetterErrorDescription": message.dead_letter_description,
     }
-    return _present(shape | _content(message))
+    return present(shape | content(message))
 
 
 _PROPERTIES = {
@@ -210,7 +210,8 @@ _PROPERTIES = {
 }
 
 
-def _content(message: Message) -> dict[str, Any]:
+def content(message: Message) -> dict[str, Any]:
+    """Its properties, as far as they are set, and its body."""
     sections = split(message.payload)
     shape: dict[str, Any] = {}
     try:
@@ -249,7 +250,8 @@ def _json(value: Any) -> Any:
     return _json(value.value) if isinstance(value, Described) else str(value)
 
 
-def _present(shape: dict[str, Any]) -> dict[str, Any]:
+def present(shape: dict[str, Any]) -> dict[str, Any]:
+    """Without what is not set."""
     return {name: value for name, value in shape.items() if value is not None}
 
 
