@@ -16,7 +16,7 @@ from . import segment as fmt
 from .log import Corrupt
 
 if TYPE_CHECKING:
-    from .file import FileEngine, Segment
+    from .file import FileEngine, FileLog, Segment
 
 _NAME = re.compile(r"(\d{8})\.journal")
 _FLUSH = re.compile(rb"\x08\0\0\0.{4}\x07\0\0\0", re.S)
@@ -99,10 +99,8 @@ def _replay(engine: FileEngine, path: str, last: bool) -> Recovery:
     data = memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ))
     gap = number - 1 not in engine.segments
     engine.segments[number] = segment
-    for group in fmt.groups(data, path, salt, last, engine.flush_number, gap):
-        for entry in group:
-            _apply(engine, segment, entry)
-        segment.end = group[-1].offset + group[-1].size
+    for found in fmt.flushes(data, path, salt, last, engine.flush_number, gap):
+        _apply(engine, segment, data, found)
     torn = len(bytes(data[segment.end : min(size, segment.end + (1 << 24))]).rstrip(b"\0")) if last else 0
     for log in engine.by_id.values():
         log.next = log.durable
@@ -122,16 +120,29 @@ def _blank_tail(engine: FileEngine, segment: Segment, size: int) -> None:
     os.fsync(segment.descriptor)
 
 
-def _apply(engine: FileEngine, segment: Segment, entry: fmt.Entry) -> None:
-    if entry.kind == fmt.PUT:
-        log = engine.by_id.get(entry.log)
-        if log is not None and entry.sequence < log.durable and not entry.flags & fmt.COPY:
-            raise Corrupt(
-                f"{segment.path}: offset {entry.offset}: a record of '{log.name}' stands here again"
-            )
-        if log is not None and entry.sequence + entry.count > log.first:
-            _place(log, segment, entry)
-    elif entry.kind == fmt.FLUSH:
+def _apply(engine: FileEngine, segment: Segment, data: memoryview, found: list[fmt.Fields]) -> None:
+    """What one flush did."""
+    base, live = segment.number << 32, 0
+    for fields in found:
+        kind, flags, number, sequence, _, count, offset, size = fields
+        if kind != fmt.PUT:
+            _control(engine, segment, fmt.whole(data, fields))
+        elif (log := engine.by_id.get(number)) is None:
+            continue
+        elif sequence >= log.durable:
+            log.place(sequence, count, base | offset, size)
+            live += size
+        elif not flags & fmt.COPY:
+            raise Corrupt(f"{segment.path}: offset {offset}: a record of '{log.name}' stands here again")
+        elif sequence + count > log.first:
+            _copy(log, segment, fmt.whole(data, fields))
+    segment.live += live
+    segment.end = offset + size
+
+
+def _control(engine: FileEngine, segment: Segment, entry: fmt.Entry) -> None:
+    """All but records."""
+    if entry.kind == fmt.FLUSH:
         engine.flush_number = max(engine.flush_number, entry.sequence)
     elif entry.kind == fmt.DEAD:
         for number, sequence, target in fmt.DEAD_ITEM.iter_unpack(entry.payload):
@@ -149,9 +160,10 @@ def _apply(engine: FileEngine, segment: Segment, entry: fmt.Entry) -> None:
             engine.drop(engine.by_id[entry.log])
 
 
-def _place(log, segment: Segment, entry: fmt.Entry) -> None:  # type: ignore[no-untyped-def]
+def _copy(log: FileLog, segment: Segment, entry: fmt.Entry) -> None:
+    """A copy that cleaning made."""
     if any(log.alive(s) for s in range(entry.sequence, entry.sequence + entry.count)):
-        # A copy that cleaning made; what it was made from still stands in a segment that was to go.
+        # What it was made from still stands in a segment that was to go.
         log.move(entry.sequence, entry.count, segment.number << 32 | entry.offset, entry.size)
         segment.live += entry.size
         return

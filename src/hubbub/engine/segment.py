@@ -114,10 +114,20 @@ def entry_at(data: memoryview, offset: int) -> Entry | None:
     return Entry(kind, flags, log, sequence, time, count, offset, end - offset, payload)
 
 
-def groups(
+Fields = tuple[int, int, int, int, int, int, int, int]
+"""An Entry without its payload, and without a name: there may be millions to go through."""
+
+
+def whole(data: memoryview, fields: Fields) -> Entry:
+    offset, size = fields[6:]
+    return Entry(*fields, data[offset + ENTRY.size : offset + size])
+
+
+def flushes(
     data: memoryview, path: str, salt: bytes, last: bool, flush: int = 0, gap: bool = True
-) -> Iterator[list[Entry]]:
-    """The appends of a segment in order, each whole. `last`: a torn tail is allowed and ends it.
+) -> Iterator[list[Fields]]:
+    """The entries of a segment in order, those of each flush together: every append in it is whole. `last`: a
+    torn tail is allowed and ends it.
 
     `flush`: the number of the last one before this segment; `gap`: segments in between are gone.
     Raises Corrupt, naming the file and the offset, where acknowledged data is damaged.
@@ -125,7 +135,7 @@ def groups(
     start = offset = HEADER.size
     head = entry_at(data, offset)
     if head is not None and head.kind == LOGS:
-        yield [head]
+        yield [head[:8]]
         start = offset = offset + head.size
     while True:
         mark = entry_at(data, start)
@@ -137,27 +147,26 @@ def groups(
         flush, gap = mark.sequence, False
         if offset != start + mark.size + mark.time:
             break
-        yield [mark]
-        yield from found
+        yield [mark[:8], *found]
         start = offset
     _check_tail(data, path, start, offset, salt, flush, last)
 
 
-def _flushed(data: memoryview, offset: int, length: int) -> tuple[list[list[Entry]], int]:
-    """The appends of one flush, and where the first bad entry stands, if not at its end."""
-    end = offset + length
-    found: list[list[Entry]] = []
-    group: list[Entry] = []
-    while offset < end:
-        entry = entry_at(data, offset)
-        if entry is None or entry.kind in (LOGS, FLUSH):
+def _flushed(data: memoryview, offset: int, length: int) -> tuple[list[Fields], int]:
+    """The entries of one flush, and where its whole appends end: at its end, or something is bad there."""
+    fields_at, head = ENTRY.unpack_from, ENTRY.size
+    found: list[Fields] = []
+    good, end = offset, min(offset + length, len(data))
+    while offset + head <= end:
+        size, crc, kind, flags, _, log, sequence, time, count = fields_at(data, offset)
+        following = offset + head + size
+        if following > end or not PUT <= kind <= DROP or crc != crc32(data[offset + 8 : following]):
             break
-        group.append(entry)
-        offset += entry.size
-        if not entry.flags & MORE:
-            found.append(group)
-            group = []
-    return found, group[0].offset if group else offset
+        found.append((kind, flags, log, sequence, time, count, offset, head + size))
+        offset = following
+        if not flags & MORE:
+            good = offset
+    return found, good
 
 
 def _check_tail(
@@ -191,6 +200,6 @@ def _later_mark(data: memoryview, offset: int, salt: bytes, flush: int) -> Entry
 def used(data: memoryview, path: str, salt: bytes, last: bool) -> int:
     """Where the good data of a segment ends."""
     end = HEADER.size
-    for group in groups(data, path, salt, last):
-        end = group[-1].offset + group[-1].size
+    for found in flushes(data, path, salt, last):
+        end = found[-1][6] + found[-1][7]
     return end
