@@ -288,17 +288,20 @@ class TestKeySets:
 
 
 class Issuer:
-    """A server of key sets on loopback that counts its requests."""
+    """A server of key sets on loopback that counts its requests. It answers while it is `open`."""
 
     def __init__(self) -> None:
         self.body = json.dumps(key_set("one")).encode()
         self.status = 200
         self.requests = 0
+        self.open = threading.Event()
+        self.open.set()
         issuer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 issuer.requests += 1
+                issuer.open.wait(5)
                 self.send_response(issuer.status)
                 self.send_header("Content-Length", str(len(issuer.body)))
                 self.end_headers()
@@ -343,8 +346,10 @@ class TestUrls:
 
     def test_without_refresh_the_first_token_starts_a_fetch_and_does_not_wait(self, issuer: Issuer) -> None:
         checked = verifier(jwks=issuer.url)
+        issuer.open.clear()
         with pytest.raises(Unauthorized):
             checked.verify(token(), NOW)
+        issuer.open.set()
         settle(checked)
         assert checked.verify(token(), NOW).rights == Right.SEND
         assert issuer.requests == 1
