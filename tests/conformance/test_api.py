@@ -143,6 +143,164 @@ def test_peek_and_purge(api):
     assert api.call("DELETE", where).status == 200
 
 
+SB = "http://schemas.microsoft.com/netservices/2010/10/servicebus/connect"
+XSI = "http://www.w3.org/2001/XMLSchema-instance"
+
+
+@pytest.fixture
+def rules(api):
+    """The topic `routes` with two subscriptions, made and removed: `rule(subscription, name, sql, action)`."""
+    for path in ("topics/routes", "subscriptions/routes/a", "subscriptions/routes/b"):
+        assert api.call("PUT", f"{API}/{path}", body="{}").status == 201
+
+    def rule(subscription, name, sql, action=""):
+        if action:
+            action = f'<Action i:type="SqlRuleAction"><SqlExpression>{action}</SqlExpression></Action>'
+        wanted = f'<Filter i:type="SqlFilter"><SqlExpression>{sql}</SqlExpression></Filter>{action}'
+        entry = (
+            '<entry xmlns="http://www.w3.org/2005/Atom"><content type="application/xml">'
+            f'<RuleDescription xmlns="{SB}" xmlns:i="{XSI}">{wanted}</RuleDescription></content></entry>'
+        )
+        path = f"/routes/subscriptions/{subscription}/rules/{name}?api-version=2021-05"
+        kind = "application/atom+xml;type=entry;charset=utf-8"
+        assert api.call("PUT", path, body=entry, Content_Type=kind).status == 201
+
+    yield rule
+    assert api.call("DELETE", f"{API}/topics/routes").status == 200
+
+
+def explained(api, body, topic="routes", **options):
+    reply = api.call("POST", f"{API}/topics/{topic}/explain", body=json.dumps(body), **options)
+    return reply.status, json.loads(reply.body)
+
+
+def test_explaining_a_message(api, rules):
+    rules("a", "red", "colour = 'red' AND size &gt; 3 OR sys.Label LIKE 'a%'", "SET size = size * 2")
+    rules("b", "broken", "size / 0 = 1")
+    assert api.call("DELETE", "/routes/subscriptions/b/rules/$Default?api-version=2021-05").status == 200
+    message = {"subject": "b", "properties": {"colour": "red", "size": 5}, "body": "x"}
+    status, found = explained(api, {"message": message})
+    assert status == 200
+    assert found["message"]["properties"]["size"] == {"type": "long", "value": 5}
+    assert found["message"]["system"]["Label"] == {"type": "string", "value": "b"}
+    first, second = found["subscriptions"]
+    assert (first["name"], first["copies"], len(first["deadLetters"])) == ("a", 2, 0)
+    default, red = first["rules"]
+    assert (default["name"], default["matched"], default["filter"]["text"]) == ("$Default", True, "1=1")
+    (both, label) = red["filter"]["terms"]
+    assert [(t["text"], t["outcome"], t["decides"], t["reached"]) for t in both["terms"]] == [
+        ("colour = 'red'", "true", True, True),
+        ("size > 3", "true", True, True),
+    ]
+    assert both["terms"][0]["saw"] == {"colour": {"type": "string", "value": "red"}}
+    assert (label["outcome"], label["reached"], label["decides"]) == ("false", False, False)
+    (change,) = red["changes"]
+    assert (change["property"], change["before"]["value"], change["after"]["value"]) == ("size", 5, 10)
+    assert [copy["properties"] for copy in first["messages"]] == [
+        {"colour": "red", "size": 5},
+        {"colour": "red", "size": 10, "RuleName": "red"},
+    ]
+    assert (second["copies"], second["rules"][0]["filter"]["outcome"]) == (0, "error")
+    assert second["deadLetters"][0]["deadLetterReason"] == "FilterEvaluationException"
+    assert second["rules"][0]["error"] == second["deadLetters"][0]["deadLetterErrorDescription"]
+    assert [s["name"] for s in explained(api, {"message": {}, "subscription": "B"})[1]["subscriptions"]] == [
+        "b"
+    ]
+    # It was only asked: nothing was sent.
+    assert get(api, "/subscriptions/routes/a/messages")[1] == []
+    # And what was told is what happens.
+    user = {"colour": '"red"', "size": "5", "BrokerProperties": '{"Label":"b"}'}
+    assert api.call("POST", "/routes/messages", body="x", **user).status == 201
+    got = get(api, "/subscriptions/routes/a/messages")[1]
+    assert [m["properties"] for m in got] == [copy["properties"] for copy in first["messages"]]
+    assert len(get(api, "/subscriptions/routes/b/messages?deadLetter=1")[1]) == 1
+
+
+def test_explaining_a_message_that_is_there(api, rules):
+    assert api.call("POST", "/routes/messages", body="x", when="Wed, 02 Jul 2014 01:32:27 GMT").status == 201
+    assert api.call("POST", "/routes/messages", body="y").status == 201
+    first, second = (m["sequenceNumber"] for m in get(api, "/subscriptions/routes/a/messages")[1])
+    rules("b", "late", "when IS NOT NULL", "REMOVE when")
+    status, found = explained(api, {"from": {"subscription": "a", "sequenceNumber": first}})
+    assert (status, found["message"]["properties"]["when"]["type"]) == (200, "dateTime")
+    assert [s["copies"] for s in found["subscriptions"]] == [1, 2]
+    assert found["message"]["system"]["DeliveryCount"]["value"] == 0
+    # The same, as the API shows the message, but with the type that it cannot show.
+    (shown,) = get(api, f"/subscriptions/routes/a/messages?from={first}&count=1")[1]
+    shown["properties"]["when"] = {"type": "dateTime", "value": shown["properties"]["when"]}
+    again = explained(api, {"message": shown})[1]
+    assert again["message"]["properties"] == found["message"]["properties"]
+    assert [s["copies"] for s in again["subscriptions"]] == [1, 2]
+    assert [
+        s["copies"]
+        for s in explained(api, {"from": {"subscription": "a", "sequenceNumber": second}})[1]["subscriptions"]
+    ] == [1, 1]
+    for place in ({"subscription": "a", "sequenceNumber": 99}, {"subscription": "nix", "sequenceNumber": 1}):
+        assert explained(api, {"from": place})[0] == 404
+    dead = {"subscription": "a", "sequenceNumber": first, "deadLetter": True}
+    assert explained(api, {"from": dead})[0] == 404
+
+
+def test_types_of_properties_that_are_told(api, rules):
+    values = {
+        "text": "5", "whole": 5, "broken": 2.5, "yes": True, "none": None, "moment": {"type": "dateTime", "value": "2026-01-02"},
+        "span": {"type": "duration", "value": "PT1M"}, "id": {"type": "guid", "value": "00000000-0000-0000-0000-000000000007"},
+    }  # fmt: skip
+    message = {
+        "properties": values,
+        "timeToLive": "PT5S",
+        "messageId": "m",
+        "sessionId": "s",
+        "scheduledEnqueueTimeUtc": "2099-01-01T00:00:00Z",
+    }
+    rules("a", "kinds", "broken / 0 &gt; whole", "SET more = broken / 0")
+    found = explained(api, {"message": message})[1]
+    seen = found["message"]["properties"]
+    assert {name: value["type"] for name, value in seen.items()} == {
+        "text": "string", "whole": "long", "broken": "double", "yes": "boolean", "moment": "dateTime", "span": "duration", "id": "guid",
+    }  # fmt: skip
+    assert seen["span"]["value"] == "00:01:00"
+    system = found["message"]["system"]
+    assert (system["TimeToLive"]["value"], system["MessageId"]["value"]) == ("00:00:05", "m")
+    assert system["ScheduledEnqueueTimeUtc"]["value"] == "2099-01-01T00:00:00Z"
+    assert found["subscriptions"][0]["rules"][1]["changes"][0]["after"] == {
+        "type": "double",
+        "value": "Infinity",
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ("nonsense", 400), ("[]", 400), ("{}", 400), ('{"message": {}, "from": {}}', 400), ('{"message": {}, "more": 1}', 400),
+        ('{"message": []}', 400), ('{"message": {"colour": "red"}}', 400), ('{"message": {"subject": 5}}', 400),
+        ('{"message": {"properties": []}}', 400), ('{"message": {"properties": {"a": []}}}', 400), ('{"message": {"properties": {"a": {"type": "x", "value": "1"}}}}', 400),
+        ('{"message": {"properties": {"a": {"type": "int", "value": "x"}}}}', 400), ('{"message": {"properties": {"a": 9223372036854775808}}}', 400),
+        ('{"message": {"timeToLive": "soon"}}', 400), ('{"message": {"timeToLive": "PT0S"}}', 400), ('{"message": {"scheduledEnqueueTimeUtc": "soon"}}', 400),
+        ('{"message": {"bodyBase64": "%"}}', 400), ('{"message": {"body": 5}}', 400), ('{"message": {"sessionId": "' + "x" * 129 + '"}}', 400),
+        ('{"from": {}}', 400), ('{"from": {"subscription": "s1", "sequenceNumber": -1}}', 400), ('{"from": {"subscription": "s1", "sequenceNumber": true}}', 400),
+        ('{"from": 7}', 400), ('{"from": {"subscription": 1, "sequenceNumber": 1}}', 400), ('{"message": {}, "subscription": 5}', 400),
+        ('{"message": {}, "subscription": "nix"}', 404), ('{"message": {"body": "\\ud800"}}', 400), ('{"message": {"subject": "\\ud800"}}', 400),
+        ('{"message": {"properties": {"a": "\\ud800"}}}', 400), ('{"message": {"label": "both", "subject": "fine"}}', 200),
+        ('{"message": {"properties": null, "subject": null}}', 200), ('{"message": {"properties": {"": 1}}}', 200),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_explained(api, body, status):
+    reply = api.call("POST", f"{API}/topics/t1/explain", body=body)
+    assert reply.status == status, reply.body
+    if status != 200:
+        assert len(json.loads(reply.body)["error"]["message"]) > 10
+
+
+def test_who_may_explain_and_what(api):
+    assert explained(api, {"message": {}}, "t1", auth=LISTEN_ONLY)[0] == 401
+    assert explained(api, {"message": {}}, "t1", auth=None)[0] == 401
+    assert explained(api, {"message": {}}, "q1")[0] == 404
+    assert explained(api, {"message": {}}, "nix")[0] == 404
+    assert api.call("GET", f"{API}/topics/t1/explain").status == 400
+    assert api.call("POST", f"{API}/queues/q1/explain", body='{"message":{}}').status == 400
+
+
 def test_health(api):
     for path in ("/health", "/_hubbub/readyz", "/_hubbub/livez"):
         reply = api.call("GET", path, None)

@@ -18,6 +18,7 @@ from .filters import (
     Change,
     Finding,
     Letter,
+    NewId,
     Term,
     compile_action,
     compile_filter,
@@ -62,7 +63,7 @@ def explain_topic(
 ) -> list[Explanation]:
     """All subscriptions in order of their names, or the one named. Raises NotFound, Invalid.
 
-    `newid`: what newid() is worth in all rules, so that what is told of a term holds for the whole.
+    `newid`: what newid() is made from in all rules, so that what is told of a term holds for the whole.
     """
     entity = namespace.entity(topic)
     if not isinstance(entity, Topic):
@@ -99,16 +100,22 @@ def _explained(
     receiver = fanout.subscriptions[subscription.key]
     findings: list[RuleFinding] = []
     active: list[ActiveRule] = []
+    newids = newids_from(newid)
     for key in fanout.rules.get(subscription.key, ()):
         rule = namespace.entity(key)
         assert isinstance(rule, Rule)
-        term = compile_filter(rule.filter, lambda: newid)
-        act = compile_action(rule.action, rule.action_parameters, lambda: newid) if rule.action else None
+        term = compile_filter(rule.filter, newids)
+        act = compile_action(rule.action, rule.action_parameters, newids) if rule.action else None
         findings.append(explain_rule(rule.name, term, act, letter, rule.action))
         active.append(ActiveRule(rule.name, term.evaluate, act))
     placed = dict(fanout.routed(receiver, active, [message], [letter])) if active else {}
     dead = () if receiver.dead_letters is None else placed.get(receiver.dead_letters, ())
     return Explanation(subscription.name, findings, placed.get(receiver, ()), dead)
+
+
+def newids_from(newid: UUID) -> NewId:
+    """A different one for each newid() of an expression, but always the same for each."""
+    return lambda at: UUID(int=newid.int ^ at)
 
 
 def explain_rule(name: str, term: Term, act: Action | None, letter: Letter, action: str = "") -> RuleFinding:

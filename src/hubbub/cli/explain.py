@@ -175,16 +175,16 @@ def _alone(options: dict[str, Any], plain: bool) -> None:
 
 def _explained(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The rule and the message, in the shapes of the API. Raises Invalid."""
-    from ..broker.explain import explain_rule
+    from ..broker.explain import explain_rule, newids_from
     from ..broker.filters import SqlFilter, compile_action, compile_filter
     from ..front.api.explain import message_of, rule, seen_message
     from ..front.letters import Letters
 
     parameters = dict(map(_parameter, options["parameters"]))
-    newid = uuid.uuid4()
-    term = compile_filter(SqlFilter(expression=options["sql"], parameters=parameters), lambda: newid)
+    newids = newids_from(uuid.uuid4())
+    term = compile_filter(SqlFilter(expression=options["sql"], parameters=parameters), newids)
     text = options["action"] or ""
-    action = compile_action(text, parameters, lambda: newid) if text else None
+    action = compile_action(text, parameters, newids) if text else None
     letters = Letters()
     now = int(time.time() * 1000)
     letter = letters.open(message_of(_message(options), letters), now)

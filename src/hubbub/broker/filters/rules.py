@@ -11,13 +11,13 @@ from collections.abc import Callable
 from datetime import timedelta
 from operator import eq
 from typing import NamedTuple
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import msgspec
 
 from ..errors import Invalid
 from .letter import Letter, Value
-from .sql import Action, NewId, SqlError, Term, parse_action, parse_filter
+from .sql import Action, NewId, SqlError, Term, fresh, parse_action, parse_filter
 from .values import compared, moment_of
 
 Typed = tuple[str, str]
@@ -56,7 +56,7 @@ CORRELATED = (
 """The system properties a correlation filter may name, in the service's order."""
 
 
-def compile_filter(wanted: Filter, newid: NewId = uuid4) -> Term:
+def compile_filter(wanted: Filter, newid: NewId = fresh) -> Term:
     """Raises Invalid."""
     if isinstance(wanted, CorrelationFilter):
         return _correlation(wanted)
@@ -68,7 +68,7 @@ def compile_filter(wanted: Filter, newid: NewId = uuid4) -> Term:
         ) from None
 
 
-def compile_action(text: str, parameters: dict[str, Typed], newid: NewId = uuid4) -> Action:
+def compile_action(text: str, parameters: dict[str, Typed], newid: NewId = fresh) -> Action:
     """Raises Invalid."""
     try:
         return parse_action(text, values_of(parameters), newid)

@@ -32,7 +32,8 @@ DEPTH_MAX = 64
 STATEMENTS_MAX = 32
 
 Evaluate = Callable[[Letter], Value]
-NewId = Callable[[], uuid.UUID]
+NewId = Callable[[int], uuid.UUID]
+"""What newid() is worth where it stands as this token."""
 
 
 class SqlError(ValueError):
@@ -112,19 +113,22 @@ _RESERVED = frozenset(
 )
 
 
-def parse_filter(text: str, parameters: Mapping[str, Value] | None = None, newid: NewId = uuid.uuid4) -> Term:
+def fresh(at: int) -> uuid.UUID:
+    """A new one each time."""
+    return uuid.uuid4()
+
+
+def parse_filter(text: str, parameters: Mapping[str, Value] | None = None, newid: NewId = fresh) -> Term:
     """The predicate as a term that evaluates to True, False or None. Raises SqlError."""
     parser = _Parser(text, parameters or {}, newid)
     term = _condition(parser.predicate())
     parser.expect_end()
     if term.kind in CONDITIONS:
         return term
-    return term._replace(evaluate=lambda letter: truth(term.evaluate(letter)))
+    return Term(term.text, lambda letter: truth(term.evaluate(letter)), "truth", (term,))
 
 
-def parse_action(
-    text: str, parameters: Mapping[str, Value] | None = None, newid: NewId = uuid.uuid4
-) -> Action:
+def parse_action(text: str, parameters: Mapping[str, Value] | None = None, newid: NewId = fresh) -> Action:
     """Raises SqlError."""
     parser = _Parser(text, parameters or {}, newid)
     statements = [parser.statement()]
@@ -403,7 +407,7 @@ class _Parser:
             return self._exists(start)
         if word == "NEWID":
             self._need(")")
-            return self._made(start, "newid", lambda letter: self._newid())
+            return self._made(start, "newid", lambda letter: self._newid(start))
         name = _value(self._nested(self._sum))
         self._need(")")
         inner = name.evaluate

@@ -196,6 +196,7 @@ _NOUNS: dict[type, str] = {
     UUID: "a GUID",
     bytes: "bytes",
 }
+_INFINITE = {"inf": "Infinity", "-inf": "-Infinity", "nan": "NaN"}
 _DIGITS = re.compile(r"[+-]?\d{1,20}", re.A)
 _SPAN = re.compile(r"(-)?(?:(\d{1,8})\.)?(\d{1,2}):(\d{1,2})(?::(\d{1,2}(?:\.\d{1,7})?))?", re.A)
 
@@ -209,7 +210,7 @@ def text_of(value: Value) -> str:
     if type(value) is str:
         return value
     if type(value) is float:
-        return repr(value).removesuffix(".0")
+        return _INFINITE.get(repr(value)) or repr(value).removesuffix(".0")
     if type(value) is timedelta:
         return _span_text(value)
     if type(value) is datetime:
