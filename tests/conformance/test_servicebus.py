@@ -158,6 +158,24 @@ def test_30_deferred_messages_wait_for_their_number(client, queue):
             receiver.receive_deferred_messages([first.sequence_number])
 
 
+def test_30_more_deferred_messages_than_one_answer_holds(client, queue):
+    with client.get_queue_sender(queue) as sender:
+        for n in range(40):
+            sender.send_messages(ServiceBusMessage(f"{n:<240000}"))
+    with client.get_queue_receiver(queue, prefetch_count=0) as receiver:
+        numbers = []
+        while len(numbers) < 40:
+            for message in receiver.receive_messages(40, max_wait_time=WAIT):
+                receiver.defer_message(message)
+                numbers.append(message.sequence_number)
+        with pytest.raises(MessageSizeExceededError, match="fewer sequence numbers"):
+            receiver.receive_deferred_messages(numbers)
+        found = receiver.receive_deferred_messages(numbers[:30]) + receiver.receive_deferred_messages(
+            numbers[30:]
+        )
+        assert [int(str(message)) for message in found] == list(range(40))
+
+
 def test_31_peek_changes_nothing(client, queue):
     send(client, queue, "a", "b", "c")
     with client.get_queue_receiver(queue) as receiver:

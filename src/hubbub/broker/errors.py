@@ -27,10 +27,11 @@ class Conflict(BrokerError):
 
 
 class TooLarge(BrokerError):
-    """A message, batch or session state is over the size limit."""
+    """A message, batch, session state or answer is over the size limit. `advice`: what to do."""
 
-    def __init__(self, size: int, size_max: int, what: str = "message") -> None:
-        super().__init__(f"The {what} size ({size} bytes) exceeds the limit ({size_max} bytes).")
+    def __init__(self, size: int, size_max: int, what: str = "message", advice: str = "") -> None:
+        text = f"The {what} size ({size} bytes) exceeds the limit ({size_max} bytes). {advice}"
+        super().__init__(text.rstrip())
         self.size = size
         self.size_max = size_max
 

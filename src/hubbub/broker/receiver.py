@@ -214,7 +214,8 @@ class Receiver:
         return Waiter(self.waiting, lock, done).wait(self.clock, until)
 
     def receive_deferred(self, sequences: Sequence[int], lock: bool, done: selection.Found) -> None:
-        """Delivers deferred messages, all or none, locked or deleted first; MessageNotFound if one is not.
+        """Delivers deferred messages, all or none, locked or deleted first; MessageNotFound if one is not,
+        TooLarge if they are too much for one answer.
         Where messages have sessions that is a verb of SessionLock, and `done` gets SessionRequired here."""
         selection.receive_deferred(self, sequences, lock, done)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..engine.log import Done, EngineError, Log, Record
 from .delivery import Delivery, Settled, busy, delivery_of
-from .errors import MessageNotFound, SessionRequired
+from .errors import MessageNotFound, SessionRequired, TooLarge
 from .ledger import AVAILABLE, DEFERRED, SCHEDULED, Entry
 from .message import session_of
 
@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from .sessions import SessionLock
 
 Found = Callable[[list[Delivery] | Exception], object]
+DEFERRED_BYTES_MAX = 8 << 20
+"""Of messages received by their numbers at once, which go in one answer; one alone may have more."""
 
 
 def receive_deferred(
     receiver: Receiver, sequences: Sequence[int], lock: bool, done: Found, holder: SessionLock | None = None
 ) -> None:
-    """Delivers deferred messages, locked, or deleted first. MessageNotFound if any of them is not deferred.
+    """Delivers deferred messages, locked, or deleted first. MessageNotFound if any of them is not deferred,
+    TooLarge if they are too much for one answer; then nothing has changed.
 
     `holder`: whose session they must be of, where there are sessions.
     """
@@ -39,8 +42,8 @@ def receive_deferred(
         for entry in entries:
             if holder is not None and not holder.owns(entry):
                 raise MessageNotFound(entry.sequence)
-        found = [(entry, _record(receiver, entry)) for entry in entries]
-    except MessageNotFound as error:
+        found = _records(receiver, entries)
+    except (MessageNotFound, TooLarge) as error:
         done(error)
         return
     except EngineError as error:
@@ -204,6 +207,19 @@ def _entries(receiver: Receiver, sequences: Sequence[int], state: int, now: int)
         if entry is None or entry.state != state or 0 < entry.expires <= now:
             raise MessageNotFound(sequence)
         found.append(entry)
+    return found
+
+
+def _records(receiver: Receiver, entries: Sequence[Entry]) -> list[tuple[Entry, Record]]:
+    """Raises TooLarge before more is read than may be."""
+    found: list[tuple[Entry, Record]] = []
+    size = 0
+    for entry in entries:
+        record = _record(receiver, entry)
+        size += len(record.payload)
+        if found and size > DEFERRED_BYTES_MAX:
+            raise TooLarge(size, DEFERRED_BYTES_MAX, "answer", "Ask for fewer sequence numbers at a time.")
+        found.append((entry, record))
     return found
 
 
