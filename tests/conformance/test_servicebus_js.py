@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import js
 import pytest
 
-from live import running
+from hubbub.broker.access import sas_token
+from live import FAR, ROOT, WELL_KNOWN, running
 
 QUEUES = (
     "complete",
@@ -18,6 +21,7 @@ QUEUES = (
     "subscribe",
     "thousands",
     "errors",
+    "signature",
 )
 EXPECTED = {
     "complete": {
@@ -41,6 +45,18 @@ EXPECTED = {
         "twice": "MessagingEntityAlreadyExists",
         "found": [[1, {"size": 9, "grown": 1, "RuleName": "big"}], [3, {"color": "blue"}]],
     },
+    "sessions": {
+        "held": "SessionCannotBeLocked",
+        "next": "b",
+        "none": "ServiceTimeout",
+        "first": "a0",
+        "second": "a1",
+        "renewed": True,
+        "state": {"step": 2},
+        "kept": {"step": 2},
+        "left": 0,
+    },
+    "signature": "signed",
     "errors": {"absent": "MessagingEntityNotFound", "large": "MessageSizeExceeded"},
 }
 
@@ -49,7 +65,12 @@ EXPECTED = {
 def results(tmp_path_factory):
     queues = [word for name in QUEUES for word in ("--queue", name)]
     with running(tmp_path_factory.mktemp("js"), "--memory", "--topic", "topic/some", *queues) as live:
-        yield js.run("servicebus.mjs", live.connection_string)
+        body = json.dumps({"requiresSession": True}).encode()
+        assert live.call("PUT", "/_hubbub/api/v1/queues/sessions", body)[0] == 201
+        endpoint = live.connection_string.split(";")[0]
+        token = sas_token("sb://localhost/", ROOT, WELL_KNOWN, FAR)
+        signed = f"{endpoint};SharedAccessSignature={token};UseDevelopmentEmulator=true"
+        yield js.run("servicebus.mjs", live.connection_string, signed)
 
 
 @pytest.mark.parametrize("check", EXPECTED)

@@ -1,7 +1,9 @@
 import { ServiceBusClient } from "@azure/service-bus";
 import { failure, run } from "./checks.mjs";
 
-const client = new ServiceBusClient(process.argv[2], { retryOptions: { maxRetries: 0 } });
+const [connection, signed] = process.argv.slice(2);
+const options = { retryOptions: { maxRetries: 0 } };
+const client = new ServiceBusClient(connection, options);
 const wait = { maxWaitTimeInMs: 3000 };
 const brief = { maxWaitTimeInMs: 300 };
 
@@ -116,6 +118,38 @@ await run({
     const receiver = client.createReceiver("topic", "some", { receiveMode: "receiveAndDelete" });
     const found = await receiver.receiveMessages(3, { maxWaitTimeInMs: 1500 });
     return { rules, twice: twice.code, found: found.map((m) => [m.body, m.applicationProperties]) };
+  },
+  async sessions() {
+    const sender = client.createSender("sessions");
+    await sender.sendMessages(["a", "b"].flatMap((sessionId) => [0, 1].map((n) => ({ body: `${sessionId}${n}`, sessionId }))));
+    const receiver = await client.acceptSession("sessions", "a");
+    const held = (await failure(client.acceptSession("sessions", "a"))).code;
+    const next = await client.acceptNextSession("sessions");
+    const hasty = new ServiceBusClient(connection, { retryOptions: { maxRetries: 0, timeoutInMs: 1500 } });
+    const none = (await failure(hasty.acceptNextSession("sessions"))).code;
+    await hasty.close();
+    await receiver.setSessionState({ step: 2 });
+    const before = receiver.sessionLockedUntilUtc;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const found = await receiver.receiveMessages(2, wait);
+    const [first, second] = found.map((message) => message.body);
+    await receiver.deferMessage(found[0]);
+    const [deferred] = await receiver.receiveDeferredMessages(found[0].sequenceNumber);
+    await receiver.completeMessage(deferred);
+    await receiver.completeMessage(found[1]);
+    const renewed = (await receiver.renewSessionLock()) > before;
+    const state = await receiver.getSessionState();
+    await receiver.close();
+    const again = await client.acceptSession("sessions", "a");
+    const left = (await again.peekMessages(5)).length;
+    return { held, next: next.sessionId, none, first, second, renewed, state, kept: await again.getSessionState(), left };
+  },
+  async signature() {
+    const other = new ServiceBusClient(signed, options);
+    await other.createSender("signature").sendMessages({ body: "signed" });
+    const [message] = await other.createReceiver("signature", { receiveMode: "receiveAndDelete" }).receiveMessages(1, wait);
+    await other.close();
+    return message.body;
   },
   async errors() {
     const sender = client.createSender("errors");
