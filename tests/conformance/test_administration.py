@@ -25,7 +25,6 @@ from azure.core.exceptions import (
     ResourceExistsError,
     ResourceNotFoundError,
 )
-from azure.core.pipeline.transport import RequestsTransport
 from azure.servicebus import ServiceBusClient, ServiceBusMessage, ServiceBusSubQueue
 from azure.servicebus.management import (
     AccessRights,
@@ -40,6 +39,7 @@ from azure.servicebus.management import (
     TrueRuleFilter,
 )
 from entra import AsyncCredential, Credential, bearer, configure
+from plain import Plain
 
 from hubbub.broker.access import sas_token
 from live import FAR, ROOT, WELL_KNOWN, environment, running
@@ -63,14 +63,6 @@ def live(tmp_path_factory):
     with running(folder, "--config", "hubbub.toml", "--tls", "auto", "--data", data) as live:
         live.authority = str(Path(data) / "tls/ca.pem")
         yield live
-
-
-class Plain(RequestsTransport):
-    """Without TLS: the client has no option for it, but takes any transport."""
-
-    def send(self, request, **options):
-        request.url = request.url.replace("https://", "http://", 1)
-        return super().send(request, **options)
 
 
 class Blocking:
