@@ -7,10 +7,39 @@ import asyncio
 import msgspec
 
 from hubbub.broker.entity import Queue, Subscription
+from hubbub.broker.errors import NotFound
 from hubbub.broker.limits import PROFILES
-from hubbub.broker.message import Message
+from hubbub.broker.message import Message, decode_message
 from hubbub.broker.namespace import Namespace
 from hubbub.clock import ManualClock
+from hubbub.engine.memory import MemoryEngine
+
+
+class Piecemeal(MemoryEngine):
+    """Commits one append after the other, so that what is not one append can be torn apart. `fault` is asked
+    about each; when one fails, so do all behind it."""
+
+    def __init__(self, fault):
+        super().__init__(fault)
+        self._waiting = []
+
+    def _submit(self, appends):
+        self._waiting.append(appends)
+        asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self):
+        if not self._waiting:
+            return
+        self._pending = self._waiting.pop(0)
+        ask, error = self._fault, self._fault()
+        if error is not None:
+            self._pending += [append for appends in self._waiting for append in appends]
+            self._waiting.clear()
+        self._fault = lambda: error
+        try:
+            self._commit()
+        finally:
+            self._fault = ask
 
 
 class World:
@@ -30,6 +59,8 @@ class World:
 
     async def change(self, path, **fields):
         entity = self.ns.entity(path)
+        if entity is None:
+            raise NotFound(path)
         return await self.ns.update(msgspec.structs.replace(entity, **fields))
 
     async def _call(self, verb, *arguments):
@@ -55,6 +86,11 @@ class World:
     def bodies(self, path):
         return [d.message.payload.decode() for d in self.ns.receivers[path].peek(0, 10_000)]
 
+    def stored(self, path):
+        """Bodies in the log, those included that time has taken and the disk not yet."""
+        log = self.ns.receivers[path].log
+        return [decode_message(r.payload).payload.decode() for r in log.read(0, 10_000, 1 << 30)]
+
     def only(self, path):
         (found,) = self.ns.receivers[path].peek(0, 10)
         return found
@@ -64,5 +100,8 @@ class World:
         await self.quiet()
 
     async def quiet(self):
+        """All that follows by itself has happened."""
         for _ in range(30):
             await asyncio.sleep(0)
+            while getattr(self.engine, "_flushing", False):
+                await asyncio.sleep(0.0002)  # The disk is real.

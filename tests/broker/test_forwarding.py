@@ -9,7 +9,7 @@ import asyncio
 
 import pytest
 
-from broker.jumped import World
+from broker.jumped import Piecemeal, World
 from hubbub.broker.entity import FOREVER, Queue, Topic
 from hubbub.broker.errors import Disabled, Forwards, Invalid, NotFound
 from hubbub.broker.forwarding import BATCH, DIRECT_MAX, HOPS_MAX, RETRY
@@ -308,8 +308,8 @@ def test_a_failing_disk_changes_nothing_and_what_waits_goes_later():
     async def act(w):
         await w.queue("b")
         await w.queue("a", "b")
-        faults = []
-        w.engine._fault = lambda: faults[0] if faults else None
+        faults, asked = [], []
+        w.engine._fault = lambda: asked.append(1) or (faults[0] if faults else None)
         await w.send("a", "later", scheduled=w.clock.now() + 1000)
         faults.append(Full("no space"))
         with pytest.raises(Exception, match="no space"):
@@ -317,6 +317,10 @@ def test_a_failing_disk_changes_nothing_and_what_waits_goes_later():
         await w.later(1000)
         assert w.bodies("b") == []
         assert w.bodies("a") == ["later"]
+        asked.clear()
+        for _ in range(3):
+            await w.later(RETRY)
+        assert len(asked) == 3
         faults.clear()
         await w.send("a", "next")
         await w.later(RETRY)
@@ -324,6 +328,44 @@ def test_a_failing_disk_changes_nothing_and_what_waits_goes_later():
         assert w.bodies("a") == []
 
     story(act)
+
+
+@pytest.mark.parametrize("fails", range(4))
+@pytest.mark.parametrize("due", [0, 1000])
+def test_an_append_that_fails_tears_nothing_apart(fails, due):
+    """Of the appends that follow the first, some number fails; what was written before it stays."""
+
+    async def main():
+        left = [1000]
+
+        def fault():
+            left[0] -= 1
+            return Full("no space") if left[0] == -1 else None
+
+        w = World(Piecemeal(fault))
+        await w.queue("c", requires_session=True)
+        await w.queue("b", "c")
+        await w.queue("a", "b")
+        messages = [Message(b"goes", session_id="s"), Message(b"is refused")]
+        if due:
+            for message in messages:
+                message.scheduled = w.clock.now() + due
+            await w._call(w.ns.send, "a", messages, w.clock.now())
+            await w.quiet()
+            left[0] = fails
+            await w.later(due)
+        else:
+            left[0] = fails
+            w.ns.send("a", messages, w.clock.now(), lambda error: None)
+        await w.quiet()
+        await w.later(RETRY)
+        acknowledged = due or fails
+        assert w.stored("c") == ["goes"] * bool(acknowledged)
+        assert w.stored("b" + DEAD) == ["is refused"] * bool(acknowledged)
+        assert w.stored("a") == w.stored("b") == w.stored("a" + DEAD) == []
+        await w.engine.close()
+
+    asyncio.run(main())
 
 
 # Dead letters.

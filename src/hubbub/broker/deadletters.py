@@ -39,7 +39,9 @@ def give_up(receiver: Receiver, entry: Entry, now: int, done: Done, changes: byt
 
 
 def expire(receiver: Receiver, entry: Entry, now: int, done: Done) -> None:
-    """Its time to live is over."""
+    """Its time to live is over. What is not durable yet is looked at again when it is."""
+    if entry.sequence >= receiver.log.durable:
+        return
     if receiver.terms().dead_letter_on_expiration and receiver.dead_letters is not None:
         text = "The message expired and was dead lettered."
         move(receiver, entry, "TTLExpiredException", text, now, done)

@@ -188,7 +188,7 @@ class Ledger:
         entry.until = note.until
         entry.deferred, entry.changes = note.deferred, note.changes
         self._become(entry, note.state, note.token)
-        self._time(entry)
+        self.time(entry)
         return entry
 
     # Receiving.
@@ -388,11 +388,12 @@ class Ledger:
             self.on_free(entry)
         elif entry.state == AVAILABLE and entry.sequence < self._head:
             heapq.heappush(self._returned, entry.sequence)
-        self._time(entry)
+        self.time(entry)
 
     # Timers. At most one for the end of each message's time to live, and one for each lock.
 
-    def _time(self, entry: Entry) -> None:
+    def time(self, entry: Entry) -> None:
+        """Waits for the end of its time to live, if it does not yet."""
         if entry.expires and not entry.timed:
             entry.timed = True
             self._remind(entry.expires, entry.sequence)

@@ -103,6 +103,8 @@ class Namespace:
         self._at: dict[str, int] = {}
         self._changing: dict[str, AnyEntity] = {}
         """What is being created, updated or deleted."""
+        self._going: set[str] = set()
+        """What is being deleted: a message that came now would be acknowledged and lost."""
         self.hubs: dict[str, Hub] = {}
         self.topics: dict[str, Fanout] = {}
         self.receivers = Receivers(f"{name}:", engine, clock, guid_bytes, self._terms)
@@ -192,11 +194,13 @@ class Namespace:
         keys = [k for k in self._entities if k == key or self._is_below(k, key)]
         self._check_idle(keys)
         self._changing.update((k, self._entities[k]) for k in keys)
+        self._going.update(keys)
         try:
             logs = [log for k in keys for log in self._logs_of(k)]
             dead = [(self._definitions, self._at[k]) for k in keys]
             await self._append([], dead=dead, drops=logs)
         finally:
+            self._going.difference_update(keys)
             self._unchanging(keys)
         for k in keys:
             self._uninstall(k)
@@ -297,7 +301,7 @@ class Namespace:
         """
         key = path.lower()
         entity = self._entities.get(key)
-        if not isinstance(entity, (Queue, Topic)):
+        if not isinstance(entity, (Queue, Topic)) or key in self._going:
             raise NotFound(NO_ENTITY.format(path=path))
         if entity.status != "Active" and not entity.can_send:
             raise Disabled(f"The {entity.noun.lower()} '{entity.path}' is disabled for sending.")

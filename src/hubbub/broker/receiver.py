@@ -182,6 +182,10 @@ class Receiver:
                 self.sessions.failed()
             return
         if notes:
+            # The time of some may have been over before they were here.
+            found = map(self.ledger.entries.get, notes)
+            for entry in filter(None, found):
+                self.ledger.time(entry)
             self.arm()
         self.pump()
 
@@ -392,8 +396,8 @@ class Receiver:
             self.note_soon(entry, self.clock.now())
         if self.sessions is not None and self.sessions.orphaned(entry):
             self.ledger.release(entry)
-            self.arm()
             self.pump()
+        self.arm()  # Its time may have been over meanwhile.
 
     def lapse(self, entry: Entry) -> None:
         """A lock ended by itself."""
