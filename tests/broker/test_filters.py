@@ -130,11 +130,17 @@ def test_what_is_no_predicate(text):
     "text", ["sys.Nothing = 1", "n / 0 = 1", "n % 0 = 1", "n * 'a' = 1", "-name = 1", "+name = 1", "9223372036854775807 + 1 = 0", "-yes = 1",
              "name LIKE 'a' ESCAPE 'ab'", "name LIKE 'a' ESCAPE ''", "name LIKE 'a' ESCAPE 1", "name LIKE 'a!' ESCAPE '!'", "yes + 1 = 2",
              "day + day = day", "span * 2 = span", "raw + 'a' = 'a'", "property(5) = 1", "-9223372036854775808 / -1 = 1", "- -9223372036854775808 = 1",
-             "day + (@far) = day", "missing = 1 OR n / 0 = 1", "Color LIKE @long"]
+             "day + (@far) = day", "@most + span > span", "-@most - span < span", "@wide + @wide = 'a'", "missing = 1 OR n / 0 = 1", "Color LIKE @long"]
 )  # fmt: skip
 def test_what_cannot_be_evaluated(text):
     with pytest.raises(FilterError) as caught:
-        value(text, far=timedelta(days=9_999_999), long="x" * 1025)
+        value(
+            text,
+            far=timedelta(days=9_999_999),
+            most=timedelta(days=10_675_199, hours=2, minutes=48),
+            wide="x" * 20_000,
+            long="x" * 1025,
+        )
     assert str(caught.value)
 
 
@@ -302,6 +308,22 @@ class TestCorrelation:
         assert matches(
             properties={"day": ("dateTime", "2026-01-02T00:00:00Z"), "span": ("duration", "PT30S")}
         )
+
+    @pytest.mark.parametrize(
+        ("kind", "text"),
+        [
+            ("int", "x"),
+            ("guid", "x"),
+            ("duration", "P10675200D"),
+            ("duration", "P999999999D"),
+            ("dateTime", "x"),
+            ("nix", "x"),
+            ("unsignedByte", ""),
+        ],
+    )
+    def test_what_is_not_of_its_type(self, kind, text):
+        with pytest.raises(Invalid, match=f"is no {kind}"):
+            compile_filter(CorrelationFilter(properties={"n": (kind, text)}))
 
     def test_what_is_none(self):
         for wanted in (CorrelationFilter(), CorrelationFilter(system={"DeliveryCount": "1"})):

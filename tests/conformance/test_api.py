@@ -71,6 +71,12 @@ def test_mistakes_are_told(api, method, path, body, status):
     assert get(api, "/queues/x")[0] == 404
 
 
+@pytest.mark.parametrize(("method", "path"), [("PUT", "/queues/x"), ("POST", "/topics/t1/explain")])
+def test_depth_is_no_fault_of_ours(api, method, path):
+    reply = api.call(method, API + path, body='{"a":' * 10_000)
+    assert (reply.status, "too deep" in reply.text) == (400, True)
+
+
 def test_rights(api):
     assert get(api, "/queues", auth=None)[0] == 401
     assert get(api, "/hubs/hub1", auth=SEND_ONLY)[0] == 401

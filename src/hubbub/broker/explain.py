@@ -50,9 +50,11 @@ class RuleFinding(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """One subscription: its rules, the copies it gets, and what goes to its dead letters instead."""
+    """One subscription: its rules, the copies it gets, and what goes to its dead letters instead.
+    `forward_to`: where the copies go on to by themselves, if anywhere."""
 
     subscription: str
+    forward_to: str
     rules: Sequence[RuleFinding]
     copies: Sequence[Message]
     dead: Sequence[Message]
@@ -110,7 +112,7 @@ def _explained(
         active.append(ActiveRule(rule.name, term.evaluate, act))
     placed = dict(fanout.routed(receiver, active, [message], [letter])) if active else {}
     dead = () if receiver.dead_letters is None else placed.get(receiver.dead_letters, ())
-    return Explanation(subscription.name, findings, placed.get(receiver, ()), dead)
+    return Explanation(subscription.name, subscription.forward_to, findings, placed.get(receiver, ()), dead)
 
 
 def newids_from(newid: UUID) -> NewId:

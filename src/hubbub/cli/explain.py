@@ -164,6 +164,8 @@ def _alone(options: dict[str, Any], plain: bool) -> None:
         found, message = _explained(options)
     except Invalid as error:
         fail(str(error).removeprefix("SubCode=40000. "), 2)
+    except UnicodeEncodeError:
+        fail("a value is not UTF-8, and no message can have it.", 2)
     if plain:
         click.echo(json.dumps({"message": message, "rule": found}, indent=2))
     else:
@@ -213,6 +215,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     for one in found["subscriptions"]:
         copies, dead = one["copies"], one["deadLetters"]
         told = f"{copies or 'no'} {'copy' if copies == 1 else 'copies'}"
+        if copies and one["forwardTo"]:
+            told += f", going on to {one['forwardTo']}"
         if dead:
             told += f", {len(dead)} to the dead letters ({dead[0]['deadLetterReason']})"
         yield f"{click.style(one['name'], bold=True)}: {told}"

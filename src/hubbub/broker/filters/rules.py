@@ -18,7 +18,7 @@ import msgspec
 from ..errors import Invalid
 from .letter import Letter, Value
 from .sql import Action, NewId, SqlError, Term, fresh, parse_action, parse_filter
-from .values import compared, moment_of
+from .values import SPAN_MAX, compared, moment_of
 
 Typed = tuple[str, str]
 """A value as rules carry it: the name of its XML schema type, and its text."""
@@ -117,6 +117,8 @@ def _length(text: str) -> timedelta:
         raise ValueError
     sign, days, hours, minutes, seconds = match.groups()
     length = timedelta(int(days or 0), float(seconds or 0), 0, 0, int(minutes or 0), int(hours or 0))
+    if length > SPAN_MAX:
+        raise ValueError
     return -length if sign else length
 
 
@@ -128,10 +130,11 @@ _INTEGER = re.compile(r"[+-]?\d{1,20}", re.ASCII)
 _DURATION = re.compile(
     r"(-)?P(?:(\d{1,9})D)?(?:T(?=\d)(?:(\d{1,9})H)?(?:(\d{1,12})M)?(?:(\d{1,12}(?:\.\d{1,9})?)S)?)?", re.ASCII
 )
+_WHOLE = ("int", "long", "short", "byte", "unsignedInt", "unsignedLong", "unsignedShort", "unsignedByte")
 _READERS: dict[str, Callable[[str], Value]] = {
     "string": str,
     "boolean": _boolean,
-    **dict.fromkeys(("int", "long", "short", "byte", "unsignedInt", "unsignedLong"), _integer),
+    **dict.fromkeys(_WHOLE, _integer),
     **dict.fromkeys(("double", "float", "decimal"), float),
     "dateTime": moment_of,
     "duration": _length,

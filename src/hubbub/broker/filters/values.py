@@ -35,6 +35,10 @@ _KINDS: dict[type, object] = {
 _ORDERED = frozenset((_NUMBER, str, datetime, timedelta))
 """Kinds that have more than equal and unequal."""
 _INT64 = range(-(2**63), 2**63)
+SPAN_MAX = timedelta(microseconds=(2**63 - 1) // 10)
+"""A length of time has 64 bits of 100 ns."""
+TEXT_CHARS_MAX = 32_768
+"""Of what `+` joins: a property holds no more, and copies must not grow without bound."""
 
 
 def truth(value: Value) -> bool | None:
@@ -128,8 +132,8 @@ def reckoned(sign: str, left: Value, right: Value) -> Value:
             found = _integers(sign, left, right) if type(left) is type(right) is int else None
             return _doubles(sign, float(left), float(right)) if found is None else found
         if sign == "+" and (type(left) is str or type(right) is str):
-            return text_of(left) + text_of(right)
-        return _TIMES[type(left), sign, type(right)](left, right)
+            return _bounded(text_of(left) + text_of(right))
+        return _bounded(_TIMES[type(left), sign, type(right)](left, right))
     except KeyError:
         names = f"{_noun(left)} and {_noun(right)}"
         raise FilterError(f"'{sign}' cannot be done with {names}") from None
@@ -178,9 +182,13 @@ def _doubles(sign: str, left: float, right: float) -> float:
 
 
 def _bounded(value: Value) -> Value:
-    """A whole number has 64 bits."""
+    """Whole numbers and lengths of time have 64 bits, texts that are made an end. Raises FilterError."""
     if type(value) is int and value not in _INT64:
         raise FilterError(f"{value} is out of range: whole numbers have 64 bits")
+    if type(value) is timedelta and abs(value) > SPAN_MAX:
+        raise FilterError(f"{value} is out of range: lengths of time have 64 bits of 100 ns")
+    if type(value) is str and len(value) > TEXT_CHARS_MAX:
+        raise FilterError(f"the joined text has more than {TEXT_CHARS_MAX} characters")
     return value
 
 
@@ -263,7 +271,7 @@ def _double_of(text: str) -> float:
 
 _OUT_OF_TEXT: dict[type, Callable[[str], Value]] = {
     bool: _truth_of,
-    int: lambda text: _bounded(_number_of(text)),
+    int: _number_of,
     float: _double_of,
     datetime: moment_of,
     timedelta: span_of,
@@ -280,7 +288,7 @@ def converted(value: Value, kind: type) -> Value:
         if kind is str:
             return text_of(value)
         if type(value) is str:
-            return _OUT_OF_TEXT[kind](value)
+            return _bounded(_OUT_OF_TEXT[kind](value))
         if kind is float and type(value) is int:
             return float(value)
         if kind is int and type(value) is float:

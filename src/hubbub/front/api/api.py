@@ -36,7 +36,7 @@ from ...clock import Clock
 from ..http.request import Request
 from ..http.response import ResponseStream
 from . import explain
-from .shapes import delivery, describe, entity_from, error_code, event
+from .shapes import delivery, describe, entity_from, error_code, event, json_of
 
 JSON = (b"Content-Type", b"application/json; charset=utf-8")
 TEXT = (b"Content-Type", b"text/plain; version=0.0.4; charset=utf-8")
@@ -171,10 +171,7 @@ class Api:
     ) -> None:
         if old is not None and type(old) is not KINDS[kind]:
             raise AlreadyExists(f"'{old.path}' is there already, as a {old.noun.lower()}.")
-        try:
-            body = msgspec.json.decode(request.body or b"{}")
-        except msgspec.DecodeError as error:
-            raise Invalid(f"The body is not JSON: {error}.") from None
+        body = json_of(request.body)
         if not isinstance(body, dict):
             raise Invalid("The body must be a JSON object.")
         topic, _, name = path.rpartition("/subscriptions/")

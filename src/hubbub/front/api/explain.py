@@ -26,7 +26,7 @@ from ...broker.message import Message
 from ...broker.namespace import Namespace
 from ...broker.topic import Letters
 from ...wire.amqp.message import data_section
-from .shapes import content, iso_length, length_of, present
+from .shapes import content, iso_length, json_of, length_of, present
 
 _TEXTS = {
     "messageId": "MessageId",
@@ -129,10 +129,7 @@ def _property(name: str, value: Any) -> Value:
 
 def answer(namespace: Namespace, topic: str, body: bytes, now: int, newid: UUID) -> dict[str, Any]:
     """What the topic would do with the message that the request names. Raises Invalid, NotFound."""
-    try:
-        asked = msgspec.json.decode(body or b"{}")
-    except msgspec.DecodeError as error:
-        raise Invalid(f"The body is not JSON: {error}.") from None
+    asked = json_of(body)
     if not isinstance(asked, dict) or ("message" in asked) == ("from" in asked):
         raise Invalid("The body must be a JSON object with either 'message' or 'from'.")
     if unknown := set(asked) - {"message", "from", "subscription"}:
@@ -191,6 +188,7 @@ def seen_message(letter: Letter) -> dict[str, Any]:
 def explanation(found: Explanation) -> dict[str, Any]:
     return {
         "name": found.subscription,
+        "forwardTo": found.forward_to or None,
         "copies": len(found.copies),
         "messages": [_copy(message) for message in found.copies],
         "deadLetters": [_copy(message) for message in found.dead],

@@ -7,6 +7,8 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from ...broker.access.rights import Unauthorized
 from ...broker.entity import (
     FOREVER,
@@ -88,6 +90,16 @@ def length_of(text: Any) -> int:
         raise Invalid(f"'{text}' is not a duration like PT30S or P7D.")
     days, hours, minutes, seconds = (float(group or 0) for group in match.groups())
     return round(min(FOREVER, (((days * 24 + hours) * 60 + minutes) * 60 + seconds) * 1000))
+
+
+def json_of(body: bytes) -> Any:
+    """What a request says; nothing is an empty object. Raises Invalid."""
+    try:
+        return msgspec.json.decode(body or b"{}")
+    except msgspec.DecodeError as error:
+        raise Invalid(f"The body is not JSON: {error}.") from None
+    except RecursionError:
+        raise Invalid("The body is nested too deep.") from None
 
 
 def describe(namespace: Namespace, entity: AnyEntity) -> dict[str, Any]:
