@@ -193,12 +193,18 @@ def test_the_service_bus_emulators_file(tmp_path):
         ("tls = 'files'", ["--tls-cert"]),
         ("host = '0.0.0.0'", ["well-known", "HUBBUB_KEYS"]),
         ("host = '0.0.0.0'\nauth = 'open'", ["loopback"]),
+        ("host = '127.example.org'\nauth = 'open'", ["loopback"]),
         ("= 1", ["TOML"]),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant(tmp_path, text, hints):
     message = refused(tmp_path, text)
     assert all(hint in message for hint in hints), message
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.83.12.7", "::1"])
+def test_addresses_that_only_this_machine_reaches(tmp_path, host):
+    assert loaded(tmp_path, f"host = '{host}'\nauth = 'open'").host == host
 
 
 def test_other_files(tmp_path):

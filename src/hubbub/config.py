@@ -45,7 +45,7 @@ WELL_KNOWN_KEY = "SAS_KEY_VALUE"
 
 OFF = -1
 """A port that is not opened."""
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+LOOPBACK = re.compile(r"127(\.[0-9]{1,3}){3}|::1|localhost")
 
 
 class ConfigError(Exception):
@@ -159,7 +159,7 @@ def finished(config: Config, environment: dict[str, str]) -> Config:
 
 
 def _check(config: Config) -> None:
-    public = config.host not in LOOPBACK
+    public = LOOPBACK.fullmatch(config.host) is None
     if config.auth not in ("keys", "open"):
         raise ConfigError(f"auth is '{config.auth}'; it must be 'keys' or 'open'.")
     if config.auth == "open" and public:

@@ -23,6 +23,7 @@ class Habit(NamedTuple):
 
 HABITS = (
     Habit("azure-eventhub, azure-servicebus (Python)", 'pass connection_verify="{ca}" to the client'),
+    Habit("Celery and others that cannot pass it", 'cat {ca} >> "$(python -m certifi)"'),
     Habit("Python (ssl, httpx), Go, OpenSSL, .NET on Linux", "SSL_CERT_FILE={bundle}"),
     Habit("requests, azure-core, the administration client", "REQUESTS_CA_BUNDLE={bundle}"),
     Habit("Node.js, @azure/*", "NODE_EXTRA_CA_CERTS={ca}"),
