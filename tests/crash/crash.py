@@ -15,7 +15,6 @@ read back, over both, and compared.
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import os
 import random
@@ -29,8 +28,8 @@ from collections import Counter
 from pathlib import Path
 
 import over_amqp
-
-from hubbub.broker.access import sas_token
+import service_bus
+from over_http import Link, place
 
 PARTITIONS = 6
 AMQP_PARTITIONS = (4, 5)
@@ -38,7 +37,6 @@ AMQP_QUEUE = "amqp-queue"
 QUEUES = ("queue", AMQP_QUEUE)
 ROUND = 10
 BATCH = "application/vnd.microsoft.servicebus.json"
-TOKEN = sas_token("sb://localhost/", "RootManageSharedAccessKey", "SAS_KEY_VALUE", 4102444800)
 SUBSCRIPTION = "topic/subscriptions/subscription"
 SOURCES = (*QUEUES, SUBSCRIPTION)
 
@@ -57,6 +55,9 @@ class Server:
             "--topic",
             "topic/subscription",
         ]
+        config = folder / "config.toml"
+        config.write_text(service_bus.CONFIG)
+        arguments += ["--config", str(config)]
         arguments += [word for queue in QUEUES for word in ("--queue", queue)]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "hubbub", *arguments], stdout=subprocess.DEVNULL
@@ -78,22 +79,6 @@ class Server:
         assert self.process.wait(30) == 0
 
 
-class Link:
-    """One kept connection; None instead of an answer once the server is gone."""
-
-    def __init__(self, port: int) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-
-    def request(self, method: str, path: str, body: bytes = b"", kind: str = "text/plain"):
-        headers = {"Authorization": TOKEN, "Content-Type": kind, "Host": "localhost"}
-        try:
-            self._connection.request(method, path, body, headers)
-            response = self._connection.getresponse()
-            return response.status, dict(response.getheaders()), response.read()
-        except (OSError, http.client.HTTPException):
-            return None
-
-
 class History:
     """What the clients know: what was acknowledged, what may have happened, what was completed."""
 
@@ -106,6 +91,7 @@ class History:
         self.taken_unseen: Counter[str] = Counter()
         """Receive-and-deletes whose answer was cut off: each may have taken one message with it."""
         self.numbers: Counter[str] = Counter()
+        self.service_bus = service_bus.new_world()
         self.problems: list[str] = []
 
 
@@ -174,6 +160,8 @@ def check(history: History, port: int) -> None:
             history.problems.append(f"{target}: AMQP and the JSON API tell different events")
     for source, target in (*((queue, queue) for queue in QUEUES), (SUBSCRIPTION, "topic")):
         _check_receiver(history, link, source, target)
+    service_bus.check(history.service_bus, link, port)
+    history.problems += history.service_bus.book.problems
 
 
 def _events(link: Link, number: int) -> list[str]:
@@ -208,20 +196,7 @@ def _compare(history: History, target: str, found: list[str]) -> None:
 
 
 def _check_receiver(history: History, link: Link, source: str, target: str) -> None:
-    place = "subscriptions/topic/subscription" if source == SUBSCRIPTION else f"queues/{source}"
-    found: list[str] = []
-    first = 0
-    for dead in ("", "&deadLetter=1"):
-        first = 0
-        while True:
-            path = f"/_hubbub/api/v1/{place}/messages?from={first}&count=1000{dead}"
-            status, _, body = link.request("GET", path)
-            assert status == 200, body
-            messages = json.loads(body)
-            found += [message["body"] for message in messages]
-            if not messages:
-                break
-            first = messages[-1]["sequenceNumber"] + 1
+    found = [message["body"] for dead in (False, True) for message in link.messages(source, dead)]
     present = Counter(found)
     completed = history.completed[source]
     for body, times in present.items():
@@ -233,8 +208,7 @@ def _check_receiver(history: History, link: Link, source: str, target: str) -> N
     lost = [body for body in history.acknowledged.get(target, []) if body not in gone]
     if len(lost) > history.taken_unseen[source]:
         history.problems.append(f"{source}: {lost[:3]} ({len(lost)}) are lost")
-    status, _, body = link.request("GET", f"/_hubbub/api/v1/{place}")
-    count = json.loads(body)["messageCount"]
+    count = link.read(place(source))["messageCount"]
     if count != len(found):
         history.problems.append(f"{source}: the count is {count}, {len(found)} messages are there")
 
@@ -244,6 +218,8 @@ def cycle(history: History, folder: Path, number: int, chance: random.Random) ->
     server = Server(folder, number)
     try:
         check(history, server.port)
+        if number == 0:
+            service_bus.prepare(server.port)
         work = [
             (over_amqp.write if n in AMQP_PARTITIONS else write, f"events/partitions/{n}")
             for n in range(PARTITIONS)
@@ -254,6 +230,12 @@ def cycle(history: History, folder: Path, number: int, chance: random.Random) ->
             threading.Thread(target=act, args=(history, server.port, name, random.Random(chance.random())))
             for act, name in work
         ]
+        threads.append(
+            threading.Thread(
+                target=service_bus.live,
+                args=(history.service_bus, server.port, random.Random(chance.random())),
+            )
+        )
         for thread in threads:
             thread.start()
         time.sleep(chance.uniform(0.05, 0.5))
@@ -276,6 +258,7 @@ def run(cycles: int, seed: int, show: bool = False) -> History:
         for sums, parts in ((total.acknowledged, history.acknowledged), (total.completed, history.completed)):
             for name, bodies in parts.items():
                 sums[name] = [*sums.get(name, ()), *bodies]  # type: ignore[assignment]
+        total.service_bus.book.done_of += history.service_bus.book.done_of
         if show:
             done = min(first + ROUND, cycles)
             sent = sum(map(len, total.acknowledged.values()))
