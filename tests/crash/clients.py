@@ -22,7 +22,7 @@ from over_amqp import MARKS
 from hubbub.cli.amqp import AmqpClient, AmqpError, Inbox, Outbox, opened
 from hubbub.wire.amqp.delivery import Delivery, Sent
 from hubbub.wire.amqp.link import Receiver
-from hubbub.wire.amqp.message import body_bytes, data_section, section_list, split
+from hubbub.wire.amqp.message import body_bytes, data_section
 from hubbub.wire.amqp.performatives import (
     ACCEPTED,
     Error,

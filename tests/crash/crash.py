@@ -294,6 +294,7 @@ def main() -> int:
     print(
         f"{options.cycles} cycles: {total} acknowledged, {done} completed, {len(history.problems)} problems"
     )
+    print("Service Bus, acknowledged changes to:", dict(history.service_bus.book.done_of))
     for problem in history.problems[:20]:
         print("  " + problem)
     return bool(history.problems)

@@ -1,7 +1,7 @@
-"""The crash test's Service Bus side: sessions, deferral, schedules, dead letters, rules, transactions.
+"""The crash test's Service Bus side: sessions, deferral, schedules, dead letters, rules, forwarding, transactions.
 
 Fault model and rules are those of `crash`; who acts here, and on what, is said in CONFIG and ACTORS. Anything
-new (a queue that forwards, say) is a line in CONFIG, what happens there by itself in DRIFTS, and who works on
+new is a line in CONFIG, what happens there by itself in DRIFTS, and who works on
 it in ACTORS: `check` then demands that each message is in exactly one of the places where it may be.
 """
 
@@ -59,12 +59,16 @@ from hubbub.wire.amqp.types import Array, Described, Int, Long, Symbol, Timestam
 
 SESSIONS, DEFERRAL, SCHEDULE, POISON, FLEETING = "sessions", "deferral", "schedule", "poison", "fleeting"
 DEPOT, SHOP, TOPIC = "depot", "shop", "orders"
+GATE, DOOR, PRESS, HALL, KIOSK = "gate", "door", "press", "hall", "kiosk"
 DELIVERIES_MAX = 3
 CONFIG = f"""
 queue = [
   {{ name = "{SESSIONS}", requires_session = true }},
   {{ name = "{DEFERRAL}" }}, {{ name = "{SCHEDULE}" }}, {{ name = "{DEPOT}" }}, {{ name = "{SHOP}" }},
   {{ name = "{POISON}", lock_duration = "PT1S", deliveries_max = {DELIVERIES_MAX} }},
+  {{ name = "{GATE}", forward_to = "{DOOR}" }}, {{ name = "{DOOR}", forward_to = "{HALL}" }},
+  {{ name = "{PRESS}", forward_dead_letters_to = "{HALL}" }}, {{ name = "{HALL}" }},
+  {{ name = "{KIOSK}", forward_to = "{TOPIC}" }},
   {{ name = "{FLEETING}", lock_duration = "PT1S", dead_letter_on_expiration = true }},
 ]
 [[topic]]
@@ -73,8 +77,11 @@ subscription = [{{ name = "all" }}, {{ name = "red" }}, {{ name = "large" }}, {{
 """
 SHORT = (POISON, FLEETING)
 """Where locks are short, so that they run out."""
-DRIFTS: dict[Place, Place] = {(name, ACTIVE): (name, DEAD) for name in SHORT}
-"""Where messages get by themselves: after too many deliveries, at the end of their time to live."""
+DRIFTS: dict[Place, Place] = {(name, ACTIVE): (name, DEAD) for name in SHORT} | {
+    (GATE, ACTIVE): (HALL, ACTIVE),
+    (PRESS, DEAD): (HALL, ACTIVE),
+}
+"""Where messages get by themselves: after too many deliveries, at the end of their time to live, forwarded."""
 RULES: dict[str, dict[str, Any]] = {
     "red": {"red": {"correlation-filter": {"properties": {"color": "red"}}}},
     "large": {"large": {"sql-filter": {"expression": "size > 5 AND color IS NOT NULL"}}},
@@ -91,7 +98,10 @@ WANTED: dict[str, Callable[[str, int], bool]] = {
 }
 """What each subscription gets by its rules."""
 SUBSCRIPTIONS = {name: f"{TOPIC}/subscriptions/{name}" for name in WANTED}
-ENTITIES = (SESSIONS, DEFERRAL, SCHEDULE, POISON, FLEETING, DEPOT, SHOP, *SUBSCRIPTIONS.values())
+ENTITIES = (SESSIONS, DEFERRAL, SCHEDULE, POISON, FLEETING, DEPOT, SHOP, PRESS, *SUBSCRIPTIONS.values())
+FORWARDING = (GATE, DOOR, KIOSK)
+"""Nothing stays there once it may go."""
+ENTITIES = (*ENTITIES, *FORWARDING, HALL)
 
 SESSION_IDS = [f"session-{n}" for n in range(6)]
 SCHEDULED_TIME = Symbol("x-opt-scheduled-enqueue-time")
@@ -117,11 +127,11 @@ def letter(actor: Actor, entity: str) -> tuple[bytes, dict[str, Place]]:
     """A new message for a queue or topic, and where it is to be."""
     body = f"{entity}:{next(actor.world.numbers)}"
     sections, place = b"", (entity, ACTIVE)
-    if entity == TOPIC:
+    if entity in (TOPIC, KIOSK):
         return order(actor, body)
     if entity == FLEETING:
         sections = list_section(HEADER, [None, None, Uint(actor.chance.choice(LIVES))])
-    if entity == SCHEDULE:
+    if entity == SCHEDULE or (entity == GATE and actor.chance.random() < 0.3):
         due = actor.book.due[body] = now_ms() + actor.chance.choice(DELAYS)
         sections = map_section(MESSAGE_ANNOTATIONS, {SCHEDULED_TIME: Timestamp(due)})
         place = (entity, SCHEDULED)
@@ -272,7 +282,7 @@ async def _in_session(actor: Actor, mail: Any, session: str) -> None:
 async def move(actor: Actor) -> None:
     """Settles what comes to the depot and sends it to the shop, with an order, all in one transaction."""
     control = await _answers(actor, Coordinator(["amqp:local-transactions"]))
-    outs = {entity: await _answers(actor, Target(entity)) for entity in (SHOP, TOPIC)}
+    outs = {entity: await _answers(actor, Target(entity)) for entity in (SHOP, GATE, TOPIC)}
     mail = await actor.receive(DEPOT, 6)
     while True:
         found = await mail.some(3, 0.2)
@@ -283,9 +293,10 @@ async def move(actor: Actor) -> None:
             verb = actor.chance.choice(("complete", "complete", "complete", "defer", "bury"))
             outcome, _, state = VERBS[verb]
             mail.link.settle(delivery, TransactionalState(id, outcome))
-            after[key] = (SHOP, ACTIVE) if state is None else (DEPOT, state)
+            target = actor.chance.choice((SHOP, GATE))
+            after[key] = (target, ACTIVE) if state is None else (DEPOT, state)
             if state is None:
-                await outs[SHOP].ask(data_section(key.encode()), TransactionalState(id))
+                await outs[target].ask(data_section(key.encode()), TransactionalState(id))
         payload, copies = order(actor, f"{TOPIC}:{next(actor.world.numbers)}")
         await outs[TOPIC].ask(payload, TransactionalState(id))
         if actor.chance.random() < 0.2:
@@ -311,6 +322,9 @@ def _value(composite: Composite) -> bytes:
 
 ACTORS: tuple[Callable[[Actor], Awaitable[None]], ...] = (
     *(partial(fill, entity=name) for name in (SESSIONS, DEFERRAL, SCHEDULE, POISON, FLEETING, DEPOT, TOPIC)),
+    *(partial(fill, entity=name) for name in (GATE, PRESS, KIOSK)),
+    partial(work, entity=PRESS, verbs="abandon bury bury complete"),
+    partial(work, entity=HALL, verbs="complete abandon bury"),
     *(partial(work, entity=path, verbs="complete abandon bury") for path in SUBSCRIPTIONS.values()),
     partial(work, entity=DEFERRAL, verbs="complete abandon defer defer defer bury"),
     partial(recall, entity=DEFERRAL),
@@ -399,6 +413,8 @@ def _read(world: World, link: Link) -> tuple[dict[str, list[Place]], list[str]]:
                 key = key_of(entity, message["body"])
                 state = DEAD if dead else message["state"].lower()
                 found.setdefault(key, []).append((entity, ACTIVE if state == "locked" else state))
+                if entity in FORWARDING and state == ACTIVE:
+                    faults.append(f"{key} does not go on from {entity}")
                 if state in (DEFERRED, SCHEDULED):
                     world.sequences[key] = message["sequenceNumber"]
         here = sum(map(len, found.values())) - before
