@@ -98,10 +98,10 @@ WANTED: dict[str, Callable[[str, int], bool]] = {
 }
 """What each subscription gets by its rules."""
 SUBSCRIPTIONS = {name: f"{TOPIC}/subscriptions/{name}" for name in WANTED}
-ENTITIES = (SESSIONS, DEFERRAL, SCHEDULE, POISON, FLEETING, DEPOT, SHOP, PRESS, *SUBSCRIPTIONS.values())
 FORWARDING = (GATE, DOOR, KIOSK)
 """Nothing stays there once it may go."""
-ENTITIES = (*ENTITIES, *FORWARDING, HALL)
+QUEUES = (SESSIONS, DEFERRAL, SCHEDULE, POISON, FLEETING, DEPOT, SHOP, PRESS, HALL, *FORWARDING)
+ENTITIES = (*QUEUES, *SUBSCRIPTIONS.values())
 
 SESSION_IDS = [f"session-{n}" for n in range(6)]
 SCHEDULED_TIME = Symbol("x-opt-scheduled-enqueue-time")
