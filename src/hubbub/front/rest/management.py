@@ -27,6 +27,7 @@ from ...broker.entity import (
     Rule,
     Subscription,
     Topic,
+    forward_path,
     rule_path,
     subscription_path,
 )
@@ -148,13 +149,13 @@ class Management:
         if reading:
             return _get(request, namespace, place, now)
         if method == b"PUT" and single and segments:
-            return self._put(request, namespace, place)
+            return self._put(request, namespace, place, grant)
         if method == b"DELETE" and single:
             return self._delete(request, namespace, place)
         verb = method.decode("latin-1")
         raise Invalid(f"SubCode=40000. The specified HTTP verb ({verb}) is not valid.")
 
-    async def _put(self, request: Request, namespace: Namespace, place: Place) -> Response:
+    async def _put(self, request: Request, namespace: Namespace, place: Place, grant: Grant) -> Response:
         old = _find(namespace, place)
         updating = _preconditions(request, old)
         if updating and old is None:
@@ -167,8 +168,10 @@ class Management:
         moment = self._clock.now()
         if updating:
             changed = descriptions.read(kind, element, given, old, moment)
+            _require_targets(request, namespace, grant, changed, old, moment)
             return _entry(request, namespace, await namespace.update(changed), 200)
         created = descriptions.read(kind, element, given, None, moment)
+        _require_targets(request, namespace, grant, created, None, moment)
         first = descriptions.first_rule(element, created)
         return _entry(request, namespace, await namespace.create(created, first), 201)
 
@@ -328,6 +331,32 @@ def _given(namespace: Namespace, kind: type, place: Place) -> dict[str, Any]:
     parent = namespace.entity(place.parent)
     spelled = parent.path if parent is not None else place.parent
     return descriptions.identity(kind, place.path, spelled, place.name)
+
+
+_SUPPLEMENTS = (
+    ("forward_to", b"servicebussupplementaryauthorization"),
+    ("forward_dead_letters_to", b"servicebusdlqsupplementaryauthorization"),
+)
+"""Whose tokens may stand beside the request's own (REST reference 7.1)."""
+
+
+def _require_targets(
+    request: Request, namespace: Namespace, grant: Grant, entity: AnyEntity, old: AnyEntity | None, now: int
+) -> None:
+    """Who lets messages go on to another entity must have Manage there too, by the token of the request or by
+    one for the target. Raises Unauthorized."""
+    for field, header in _SUPPLEMENTS:
+        address: str = getattr(entity, field, "")
+        if not address or address == getattr(old, field, ""):
+            continue
+        target = forward_path(address).lower()
+        supplement = request.header(header)
+        if supplement is None or grant.covers(target):
+            grant.require(target, Right.MANAGE, now, Action.WRITE)
+        else:
+            namespace.gate.grant(supplement, request.host, now).require(
+                target, Right.MANAGE, now, Action.WRITE
+            )
 
 
 def _preconditions(request: Request, old: AnyEntity | None) -> bool:
