@@ -22,6 +22,7 @@ QUEUES = (
     "thousands",
     "errors",
     "signature",
+    "changes",
 )
 EXPECTED = {
     "complete": {
@@ -57,6 +58,8 @@ EXPECTED = {
         "left": 0,
     },
     "signature": "signed",
+    "changes": {"n": 2, "kept": "k", "added": "a"},
+    "changes over http": [{"n": 2, "kept": "k", "added": "a"}, ("2", '"k"', '"a"'), ('"why"', '"b"')],
     "errors": {"absent": "MessagingEntityNotFound", "large": "MessageSizeExceeded"},
 }
 
@@ -70,7 +73,21 @@ def results(tmp_path_factory):
         endpoint = live.connection_string.split(";")[0]
         token = sas_token("sb://localhost/", ROOT, WELL_KNOWN, FAR)
         signed = f"{endpoint};SharedAccessSignature={token};UseDevelopmentEmulator=true"
-        yield js.run("servicebus.mjs", live.connection_string, signed)
+        found = js.run("servicebus.mjs", live.connection_string, signed)
+        found["changes over http"] = {"value": changes(live)}
+        return found
+
+
+def changes(live):
+    """The queue of that name as our own API and REST show it: what one client changed all others see."""
+    listed = json.loads(live.call("GET", "/_hubbub/api/v1/queues/changes/messages")[2])
+    first = live.call("DELETE", "/changes/messages/head")[1]
+    letter = live.call("DELETE", "/changes/$DeadLetterQueue/messages/head")[1]
+    return [
+        listed[0]["properties"],
+        tuple(first.get(name) for name in ("n", "kept", "added")),
+        tuple(letter.get(name) for name in ("DeadLetterReason", "added")),
+    ]
 
 
 @pytest.mark.parametrize("check", EXPECTED)

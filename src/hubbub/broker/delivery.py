@@ -110,6 +110,16 @@ def delivery_of(record: Record, entry: Entry) -> Delivery:
     )
 
 
+def reasons(message: Message) -> dict[str, str]:
+    """What a dead letter says of itself among its user properties, in every protocol; {} for others."""
+    if message.dead_letter_reason is None:
+        return {}
+    return {
+        "DeadLetterReason": message.dead_letter_reason,
+        "DeadLetterErrorDescription": message.dead_letter_description or "",
+    }
+
+
 def as_it_stands(record: Record, entry: Entry) -> Message:
     """The message with what its place knows of it: ready to be moved to another."""
     message = decode_message(record.payload)

@@ -151,6 +151,13 @@ await run({
     await other.close();
     return message.body;
   },
+  async changes() {
+    const [receiver] = await filled("changes", { body: "x", applicationProperties: { n: 1, kept: "k" } }, { body: "y" });
+    const [first, second] = await receiver.receiveMessages(2, wait);
+    await receiver.abandonMessage(first, { n: 2, added: "a" });
+    await receiver.deadLetterMessage(second, { deadLetterReason: "why", added: "b" });
+    return (await receiver.peekMessages(1))[0].applicationProperties;
+  },
   async errors() {
     const sender = client.createSender("errors");
     return {

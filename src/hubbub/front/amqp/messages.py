@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
+from ...broker.delivery import reasons
 from ...broker.entity import FOREVER
 from ...broker.errors import Invalid
 from ...broker.ledger import Entry
@@ -24,6 +25,7 @@ from ...wire.amqp.message import (
     PROPERTIES,
     PROPERTY_NAMES,
     Sections,
+    changed_map,
     data_sections,
     list_section,
     map_section,
@@ -280,13 +282,8 @@ def _payload(delivery: Delivery) -> bytes:
         return message.payload
     sections = split(message.payload)
     try:
-        user = section_map(sections.application_properties)
+        user = changed_map(sections.application_properties, delivery.changes)
     except DecodeError:
-        user = {}
-    if delivery.changes:
-        user |= decode(delivery.changes)[0]
-    if message.dead_letter_reason is not None:
-        user["DeadLetterReason"] = message.dead_letter_reason
-        user["DeadLetterErrorDescription"] = message.dead_letter_description or ""
-    sections.application_properties = map_section(APPLICATION_PROPERTIES, user)
+        user = changed_map(b"", delivery.changes)
+    sections.application_properties = map_section(APPLICATION_PROPERTIES, user | reasons(message))
     return sections.bare()

@@ -25,7 +25,7 @@ from ...broker.hub import Event
 from ...broker.message import MOMENT_MAX, MOMENT_MIN, Message
 from ...broker.namespace import Namespace
 from ...broker.receiver import Delivery
-from ...wire.amqp.message import body_bytes, properties_of, section_map, split
+from ...wire.amqp.message import body_bytes, changed_map, properties_of, split
 from ...wire.amqp.types import DecodeError, Described, Timestamp
 
 _FIELDS: dict[type, dict[str, str]] = {}
@@ -208,7 +208,7 @@ def delivery(found: Delivery) -> dict[str, Any]:
         "deadLetterReason": message.dead_letter_reason,
         "deadLetterErrorDescription": message.dead_letter_description,
     }
-    return present(shape | content(message))
+    return present(shape | content(message, found.changes))
 
 
 _PROPERTIES = {
@@ -222,14 +222,14 @@ _PROPERTIES = {
 }
 
 
-def content(message: Message) -> dict[str, Any]:
-    """Its properties, as far as they are set, and its body."""
+def content(message: Message, changes: bytes = b"") -> dict[str, Any]:
+    """Its properties, as far as they are set, with what receivers changed of them, and its body."""
     sections = split(message.payload)
     shape: dict[str, Any] = {}
     try:
         properties = properties_of(sections.properties)
         shape = {name: _json(properties.get(slot)) for slot, name in _PROPERTIES.items()}
-        user = section_map(sections.application_properties)
+        user = changed_map(sections.application_properties, changes)
         shape["properties"] = {str(name): _json(value) for name, value in user.items()} or None
     except DecodeError:
         shape["properties"] = None

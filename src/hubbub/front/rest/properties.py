@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from ...broker.delivery import reasons
 from ...broker.entity import FOREVER
 from ...broker.errors import Invalid
 from ...broker.message import MOMENT_MAX, MOMENT_MIN, Message
@@ -22,11 +23,11 @@ from ...broker.receiver import Delivery
 from ...wire.amqp.message import (
     APPLICATION_PROPERTIES,
     body_bytes,
+    changed_map,
     data_section,
     map_section,
     properties_of,
     properties_section,
-    section_map,
     split,
 )
 from ...wire.amqp.types import Array, DecodeError, Described, Timestamp
@@ -352,16 +353,10 @@ def emitted(delivery: Delivery, default_ttl: int) -> tuple[str | None, bytes, li
     sections = split(delivery.message.payload)
     try:
         properties = properties_of(sections.properties)
-        user = section_map(sections.application_properties)
+        user = changed_map(sections.application_properties, delivery.changes)
     except DecodeError:
-        properties, user = {}, {}
-    message = delivery.message
-    if message.dead_letter_reason is not None:
-        user = {
-            **user,
-            "DeadLetterReason": message.dead_letter_reason,
-            "DeadLetterErrorDescription": message.dead_letter_description or "",
-        }
+        properties, user = {}, changed_map(b"", delivery.changes)
+    user |= reasons(delivery.message)
     broker = _broker_json(delivery, properties, default_ttl)
     headers = [(b"BrokerProperties", broker)]
     headers += [header for name, value in user.items() if (header := _header(name, value))]

@@ -198,6 +198,12 @@ def section_map(section: bytes) -> dict[Any, Any]:
     return value or {}
 
 
+def changed_map(section: bytes, changes: bytes) -> dict[Any, Any]:
+    """The pairs of a section, and over them those of an encoded map, or b"". Raises DecodeError."""
+    pairs = section_map(section)
+    return pairs | decode(changes)[0] if changes else pairs
+
+
 def section_list(section: bytes, length: int) -> list[Any]:
     """The decoded list of a header or properties section, filled up with None to `length`."""
     value = section_value(section) or []
