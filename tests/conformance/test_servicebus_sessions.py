@@ -130,13 +130,28 @@ def test_a_lost_session(client, queue):
 
 
 @pytest.mark.parametrize("queue", [{"lockDuration": "PT5S"}], indirect=True)
-def test_the_renewer_keeps_a_session(client, queue):
+def test_the_renewer_keeps_sessions_and_messages(live, client, queue):
+    """A message of another queue too, which is received from meanwhile."""
+    plain = f"p-{uuid.uuid4().hex[:8]}"
+    assert live.call("PUT", f"/_hubbub/api/v1/queues/{plain}", b'{"lockDuration": "PT5S"}')[0] == 201
     send(client, queue, "s", "x")
-    with AutoLockRenewer() as renewer, client.get_queue_receiver(queue, session_id="s") as receiver:
-        renewer.register(receiver, receiver.session, max_lock_renewal_duration=20)
+    send(client, plain, None, "y")
+    failures = []
+    with (
+        AutoLockRenewer(
+            max_lock_renewal_duration=30, on_lock_renew_failure=lambda *why: failures.append(why)
+        ) as renewer,
+        client.get_queue_receiver(queue, session_id="s") as receiver,
+        client.get_queue_receiver(plain) as other,
+    ):
+        renewer.register(receiver, receiver.session)
         (message,) = receiver.receive_messages(1, max_wait_time=WAIT)
-        time.sleep(6)
+        (other_message,) = other.receive_messages(1, max_wait_time=WAIT)
+        renewer.register(other, other_message)
+        assert other.receive_messages(1, max_wait_time=6) == []
         receiver.complete_message(message)
+        other.complete_message(other_message)
+    assert failures == []
 
 
 def test_settling(client, queue):

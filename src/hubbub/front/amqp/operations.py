@@ -207,7 +207,7 @@ def _peek(call: Call) -> None:
     count = min(call.number("message-count", 1), ITEMS_MAX)
     session = call.body.get("session-id")
     found = receiver.peek(start, count, PEEK_BYTES_MAX, None if session is None else str(session))
-    _respond_with(call, receiver, found)
+    _respond_with(call, receiver, found, own=False)
 
 
 def _receive_by_sequence(call: Call) -> None:
@@ -218,13 +218,14 @@ def _receive_by_sequence(call: Call) -> None:
         if isinstance(outcome, Exception):
             call.fail(outcome)
         else:
-            _respond_with(call, receiver, outcome)
+            _respond_with(call, receiver, outcome, own=True)
 
     call.holder(receiver).receive_deferred(call.items("sequence-numbers", int), lock, received)
 
 
-def _respond_with(call: Call, receiver: Receiver, deliveries: list[Delivery]) -> None:
-    """No messages are no list: clients take an empty array for a fault."""
+def _respond_with(call: Call, receiver: Receiver, deliveries: list[Delivery], own: bool) -> None:
+    """No messages are no list: clients take an empty array for a fault. `own`: the locks are the client's;
+    those of others are not told, or it could settle with them."""
     if not deliveries:
         call.respond(NOTHING)
         return
@@ -232,9 +233,9 @@ def _respond_with(call: Call, receiver: Receiver, deliveries: list[Delivery]) ->
     messages = []
     for delivery in deliveries:
         earlier = delivery.deliveries - (1 if delivery.token else 0)
-        lock = lock_annotation(delivery.token)
+        lock = lock_annotation(delivery.token) if own else b""
         item: dict[str, Any] = {"message": encode_delivery(delivery, ttl, max(0, earlier), lock)}
-        if delivery.token:
+        if own and delivery.token:
             item["lock-token"] = uuid_of(delivery.token)
         messages.append(item)
     call.respond(OK._replace(body={"messages": messages}))
