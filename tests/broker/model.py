@@ -33,7 +33,7 @@ from hubbub.broker.errors import (
     SessionRequired,
     TooLarge,
 )
-from hubbub.broker.message import Message
+from hubbub.broker.message import Message, encode_message
 from hubbub.broker.receiver import Receiver
 from hubbub.broker.selection import purge
 from hubbub.broker.sessions import SessionLock
@@ -348,7 +348,7 @@ class Pair:
 
         def sent():
             for nth, message in enumerate(messages):
-                self.live.enclose(message, nth, now, puts, notes)
+                self.live.enclose(message, encode_message(message), nth, now, puts, notes)
             self.engine.append(puts, now, lambda error: self.live.appended(notes, error))
 
         self.failing = fails

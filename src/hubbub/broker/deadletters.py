@@ -13,7 +13,7 @@ import msgspec
 from ..engine.log import Done, EngineError, Put
 from .delivery import as_it_stands
 from .ledger import Entry
-from .message import Message
+from .message import Message, encode_message
 
 if TYPE_CHECKING:
     from .receiver import Receiver
@@ -71,7 +71,7 @@ def move(
     if changes is not None:
         message.changes = changes
     puts: list[Put] = []
-    target.enclose(message, 0, now, puts, [])
+    target.enclose(message, encode_message(message), 0, now, puts, [])
     receiver.ledger.claim(entry)
     note = entry.note
 

@@ -28,7 +28,7 @@ from .delivery import as_it_stands
 from .entity import FOREVER, forward_path
 from .errors import BrokerError, Disabled, NotFound, QuotaExceeded, SessionRequired
 from .ledger import Entry
-from .message import Message
+from .message import Message, encode_message
 
 if TYPE_CHECKING:
     from .receiver import Receiver
@@ -286,7 +286,7 @@ class Forwarder:
 class Arrival:
     """Messages that come to receivers in one append; those that go on from there do so in the same."""
 
-    __slots__ = ("_dead", "_going", "_noted", "now", "puts")
+    __slots__ = ("_dead", "_encoded", "_going", "_noted", "now", "puts")
 
     def __init__(self, now: int) -> None:
         self.now = now
@@ -294,6 +294,9 @@ class Arrival:
         self._dead: list[tuple[Log, int]] = []
         self._noted: list[tuple[Receiver, list[int]]] = []
         self._going: list[tuple[Forwarder, list[Message]]] = []
+        self._encoded: dict[int, tuple[Message, bytes]] = {}
+        """By identity, so that a message is encoded once, wherever it comes to. It is kept, or another could
+        take over its identity."""
 
     def add(self, receiver: Receiver, messages: Sequence[Message]) -> None:
         """Once for each receiver."""
@@ -308,10 +311,16 @@ class Arrival:
                 first = message.enqueued_sequence or sequence
                 going.append(msgspec.structs.replace(message, enqueued_sequence=first))
             else:
-                receiver.enclose(message, nth, now, puts, notes)
+                receiver.enclose(message, self._record(message), nth, now, puts, notes)
         self._noted.append((receiver, notes))
         if forwarder is not None and going:
             self._going.append((forwarder, going))
+
+    def _record(self, message: Message) -> bytes:
+        known = self._encoded.get(id(message))
+        if known is None:
+            known = self._encoded[id(message)] = message, encode_message(message)
+        return known[1]
 
     def append(self, engine: Engine, done: Appended, trims: Sequence[tuple[Log, int]] = ()) -> None:
         """`done` hears of it when receivers have."""

@@ -315,13 +315,18 @@ class Namespace:
         if not messages:
             done(None)
             return
-        size = self.topics[key].size_bytes if isinstance(entity, Topic) else self.receivers[key].size_bytes
-        if size >= entity.size_mb_max << 20:
+        if self._is_full(entity, now):
             raise QuotaExceeded(f"The maximum entity size of '{entity.path}' has been reached or exceeded.")
         if isinstance(entity, Topic):
             self.topics[key].send(messages, history, now, done)
         else:
             self._send_to_queue(entity, self.receivers[key], messages, history, now, done)
+
+    def _is_full(self, entity: Queue | Topic, now: int) -> bool:
+        bytes_max = entity.size_mb_max << 20
+        if isinstance(entity, Topic):
+            return self.topics[entity.key].full(bytes_max, now)
+        return self.receivers[entity.key].size_bytes >= bytes_max
 
     def send_by_way(self, way: str, path: str, messages: Sequence[Message], now: int, done: Done) -> None:
         """As `send`, by way of another queue or topic. What is refused because the target is disabled
@@ -517,7 +522,7 @@ class Namespace:
                 self._install_receiver(entity)
             self.receivers.aim(entity, self._passage, lambda: self._may_receive(key))
         elif isinstance(entity, Rule):
-            self._fanout_of(entity).rules.setdefault(entity.parent.lower(), {})[key] = entity.active()
+            self._fanout_of(entity).put_rule(entity.parent.lower(), key, entity.active())
         if isinstance(entity, (Queue, Topic)) and entity.requires_duplicate_detection and new:
             self.histories[key] = History(logs[-1])
             self.histories[key].load(self._clock.now() - entity.duplicate_window)
@@ -525,7 +530,7 @@ class Namespace:
     def _install_receiver(self, entity: Queue | Subscription) -> None:
         receiver = self.receivers.install(entity)
         if isinstance(entity, Subscription):
-            self.topics[entity.topic.lower()].subscriptions[entity.key] = receiver
+            self.topics[entity.topic.lower()].put(entity.key, receiver)
 
     def _may_receive(self, key: str) -> bool:
         entity = self._entities.get(key)
@@ -539,11 +544,9 @@ class Namespace:
             self._idleness.touch(entity.parent.lower(), self._clock.now())
         self.receivers.uninstall(key)
         if isinstance(entity, Rule) and entity.parent.lower() in self._entities:
-            self._fanout_of(entity).rules.get(entity.parent.lower(), {}).pop(key, None)
+            self._fanout_of(entity).drop_rule(entity.parent.lower(), key)
         if isinstance(entity, Subscription) and entity.topic.lower() in self.topics:
-            fanout = self.topics[entity.topic.lower()]
-            fanout.subscriptions.pop(key, None)
-            fanout.rules.pop(key, None)
+            self.topics[entity.topic.lower()].drop(key)
         self.hubs.pop(key, None)
         self.topics.pop(key, None)
         self.histories.pop(key, None)

@@ -38,7 +38,7 @@ from .ledger import (
     encode_note,
 )
 from .line import Line
-from .message import Message, decode_message, encode_message
+from .message import Message, decode_message
 from .sessions import STATE_MARK, Sessions
 
 DUE_PER_TICK = 500
@@ -150,16 +150,18 @@ class Receiver:
 
     # Sending.
 
-    def enclose(self, message: Message, nth: int, now: int, puts: list[Put], notes: list[int]) -> None:
-        """Adds what it takes to append the message as the `nth` (from 0) of one append here.
-
-        `notes` gets the sequences that got an entry.
-        """
+    def enclose(
+        self, message: Message, record: bytes, nth: int, now: int, puts: list[Put], notes: list[int]
+    ) -> None:
+        """Adds what it takes to append the message, encoded as `record`, as the `nth` (from 0) of one append
+        here. `notes` gets the sequences that got an entry."""
         terms = self.terms()
         sequence = self.log.next + nth
-        puts.append(Put(self.log, encode_message(message)))
+        puts.append(Put(self.log, record))
         if self.sessions is not None:
             self.sessions.coming[sequence] = message.session_id or ""
+        if message.scheduled is None and message.ttl is None and terms.default_ttl >= FOREVER:
+            return
         visible = max(now, message.scheduled or 0)
         ttl = min(message.ttl or FOREVER, terms.default_ttl)
         expires = visible + ttl if ttl < FOREVER else 0

@@ -19,7 +19,12 @@ from .history import History, forget, remember
 from .ledger import SCHEDULED, Counts, Entry
 from .message import Message, decode_message
 from .receiver import Receiver
+from .routes import Routes
 
+SIZE_LASTS = 1000
+"""Milliseconds for which the sum of all copies is taken on, with what came since."""
+TRIM_EVERY = 512
+"""Numbers that the topic's own log gathers before they go."""
 RULE_NAME = "RuleName"
 """The property of a copy that an action made, which names its rule (topic filters page)."""
 SCHEDULED_COPIES_READ_MAX = 5_000
@@ -36,7 +41,12 @@ class Letters(Protocol):
 
 
 class Fanout:
-    __slots__ = ("_engine", "letters", "log", "rules", "subscriptions")
+    """`subscriptions` and `rules` are for others to read."""
+
+    __slots__ = (
+        "_engine", "_routes", "_size", "_sized", "_targets", "_trimmed", "letters", "log", "rules",
+        "subscriptions",
+    )  # fmt: skip
 
     def __init__(self, log: Log, engine: Engine, letters: Letters | None) -> None:
         self.log = log
@@ -45,11 +55,45 @@ class Fanout:
         self.subscriptions: dict[str, Receiver] = {}
         self.rules: dict[str, dict[str, ActiveRule]] = {}
         """By subscription and rule. Without any, nothing is delivered."""
+        self._routes: Routes | None = None
+        """None: to be made anew, because something has changed."""
+        self._targets: list[tuple[Receiver, list[ActiveRule]]] = []
+        """What the numbers of the routes stand for."""
+        self._size = self._sized = 0
+        self._trimmed = log.first
+
+    # What there is.
+
+    def put(self, key: str, receiver: Receiver) -> None:
+        """A subscription."""
+        self.subscriptions[key] = receiver
+        self._routes = None
+
+    def put_rule(self, subscription: str, key: str, rule: ActiveRule) -> None:
+        self.rules.setdefault(subscription, {})[key] = rule
+        self._routes = None
+
+    def drop(self, key: str) -> None:
+        """A subscription and its rules."""
+        self.subscriptions.pop(key, None)
+        self.rules.pop(key, None)
+        self._routes = None
+
+    def drop_rule(self, subscription: str, key: str) -> None:
+        self.rules.get(subscription, {}).pop(key, None)
+        self._routes = None
 
     @property
     def size_bytes(self) -> int:
         """Of all copies."""
         return sum(receiver.size_bytes for receiver in self.subscriptions.values())
+
+    def full(self, bytes_max: int, now: int) -> bool:
+        """Whether the copies have so many bytes or more. They are added up once a second, and whenever
+        what came since then could make the difference."""
+        if self._size >= bytes_max or not 0 <= now - self._sized < SIZE_LASTS:
+            self._size, self._sized = self.size_bytes, now
+        return self._size >= bytes_max
 
     def counts(self) -> Counts:
         """The sums over all subscriptions, but a scheduled message counts once, however many get a copy."""
@@ -87,13 +131,17 @@ class Fanout:
         for receiver, copies in self._copies(stamped, now):
             arrival.add(receiver, copies)
         remember(history, messages, now, arrival.puts)
+        self._size += sum(len(put.payload) for put in arrival.puts)
 
         def appended(error: EngineError | None) -> None:
             if error is not None:
                 forget(history, messages)
             done(busy(error))
 
-        arrival.append(self._engine, appended, ((self.log, first),) if first > self.log.first else ())
+        trims: Sequence[tuple[Log, int]] = ()
+        if first - self._trimmed >= TRIM_EVERY:
+            trims, self._trimmed = ((self.log, first),), first
+        arrival.append(self._engine, appended, trims)
 
     def cancel(self, sequences: Sequence[int], now: int, done: Callable[[Exception | None], object]) -> None:
         """Takes scheduled messages back from all subscriptions. Raises MessageNotFound."""
@@ -119,19 +167,33 @@ class Fanout:
 
     def _copies(self, messages: Sequence[Message], now: int) -> list[tuple[Receiver, Sequence[Message]]]:
         """What each receiver gets. A letter is opened once, and only if a rule needs to look."""
+        routes = self._routes or self._made_routes()
         found: list[tuple[Receiver, Sequence[Message]]] = []
-        letters: list[Letter] = []
-        for key, receiver in self.subscriptions.items():
-            rules = list(self.rules.get(key, {}).values())
-            if all(rule.matches is None and rule.act is None for rule in rules):
-                if rules:
-                    found += _placed(receiver, messages, ())
-                continue
-            if not letters:
-                assert self.letters is not None
-                letters = [self.letters.open(message, now) for message in messages]
-            found += self.routed(receiver, rules, messages, letters)
+        for number in routes.blind:
+            found += _placed(self._targets[number][0], messages, ())
+        if not routes.looks:
+            return found
+        assert self.letters is not None
+        opened: dict[int, tuple[list[Message], list[Letter]]] = {}
+        for message in messages:
+            letter = self.letters.open(message, now)
+            for number in routes.concerned(letter):
+                own, theirs = opened.setdefault(number, ([], []))
+                own.append(message)
+                theirs.append(letter)
+        for number, (own, theirs) in opened.items():
+            receiver, rules = self._targets[number]
+            found += self.routed(receiver, rules, own, theirs)
         return found
+
+    def _made_routes(self) -> Routes:
+        self._targets = [
+            (receiver, list(self.rules[key].values()))
+            for key, receiver in self.subscriptions.items()
+            if self.rules.get(key)
+        ]
+        self._routes = Routes([rules for _, rules in self._targets])
+        return self._routes
 
     def routed(
         self,
@@ -194,7 +256,7 @@ def _placed(
     if receiver.sessions is not None and not all(message.session_id for message in copies):
         dead = [*dead, *(_unseated(m, receiver.path) for m in copies if not m.session_id)]
         copies = [message for message in copies if message.session_id]
-    placed: list[tuple[Receiver, Sequence[Message]]] = [(receiver, copies)]
+    placed: list[tuple[Receiver, Sequence[Message]]] = [(receiver, copies)] if copies else []
     if dead and receiver.dead_letters is not None:
         placed.append((receiver.dead_letters, dead))
     return placed

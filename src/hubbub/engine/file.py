@@ -19,6 +19,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import groupby
 from queue import SimpleQueue
 from time import perf_counter
 
@@ -347,7 +348,7 @@ class FileEngine:
             parts += fmt.encode(fmt.OPEN, log.id, log.first, 0, 0, log.name.encode())
         begin = flush.offset + fmt.FLUSH_BYTES
         position = begin + sum(map(len, parts))
-        for group in groups:
+        for group in _gathered(groups):
             position = _lay_out(flush, group, parts, position, number)
         parts[0] = b"".join(fmt.encode(fmt.FLUSH, 0, self.flush_number + 1, position - begin, 0, salt))
         flush.data = b"".join(parts)
@@ -534,6 +535,22 @@ def _merged(groups: list[Group]) -> Group:
         whole.drops = [*whole.drops, *group.drops]
         whole.size += group.size
     return whole
+
+
+def _gathered(groups: list[Group]) -> Iterator[Group]:
+    """The same, with appends in a row that only bury as one: most are settlements of single messages."""
+    for lone, run in groupby(groups, _only_buries):
+        if not lone:
+            yield from run
+            continue
+        whole = Group(lambda error: None)
+        for group in run:
+            whole.dead += group.dead
+        yield whole
+
+
+def _only_buries(group: Group) -> bool:
+    return not (group.entries or group.trims or group.drops or group.carried)
 
 
 def _lay_out(flush: _Flush, group: Group, parts: list[bytes], position: int, number: int) -> int:

@@ -7,6 +7,7 @@ if the new value fits into it.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -62,6 +63,7 @@ _RANGES = {
 _TICKS_1970 = 621_355_968_000_000_000
 """Units of 100 ns since the year 1."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PLAIN = frozenset((str, bool, float, bytes, UUID))
 
 
 class Letters:
@@ -70,12 +72,21 @@ class Letters:
     def open(self, message: Message, now: int) -> Letter:
         sections = split(message.payload)
         try:
-            properties = properties_of(sections.properties)
             user = section_map(sections.application_properties)
         except DecodeError:
-            properties, user = {}, {}
+            user = {}
+        properties = partial(self._system, message, sections.properties, now)
+        return Letter(properties, {str(name): plain(value) for name, value in user.items()})
+
+    @staticmethod
+    def _system(message: Message, section: bytes, now: int) -> dict[str, Any]:
+        """Few rules ask for these, so they are made when one does."""
+        try:
+            properties = properties_of(section)
+        except DecodeError:
+            properties = {}
         system = {name: plain(properties.get(place)) for name, place in _PLACES.items()}
-        system |= {
+        return system | {
             "MessageId": message.message_id or system["MessageId"],
             "SessionId": message.session_id or system["SessionId"],
             "PartitionKey": message.partition_key,
@@ -90,7 +101,6 @@ class Letters:
             "DeliveryCount": message.deliveries,
             "ExpiresAtUtc": None if message.ttl is None else _moment(now + message.ttl),
         }
-        return Letter(system, {str(name): plain(value) for name, value in user.items()})
 
     def close(self, message: Message, letter: Letter) -> Message:
         sections = split(message.payload)
@@ -106,10 +116,10 @@ class Letters:
 
 def plain(value: Any) -> Any:
     """An AMQP value as rules know it; None for what they do not."""
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, Timestamp):
         return _moment(value)
-    if isinstance(value, (bool, UUID)):
-        return value
     # Out of the exact types of the wire.
     if isinstance(value, int):
         return int(value)

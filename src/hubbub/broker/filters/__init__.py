@@ -14,16 +14,18 @@ from .rules import (
     compile_filter,
     values_of,
 )
-from .sql import Action, NewId, SqlError, Statement, Term, parse_action, parse_filter
-from .values import text_of
+from .sql import Action, Demand, NewId, SqlError, Statement, Term, parse_action, parse_filter
+from .values import FINDABLE, sought, text_of
 
 __all__ = [
     "CORRELATED",
+    "FINDABLE",
     "SYSTEM_NAMES",
     "Action",
     "ActiveRule",
     "Change",
     "CorrelationFilter",
+    "Demand",
     "Filter",
     "FilterError",
     "Finding",
@@ -43,6 +45,7 @@ __all__ = [
     "explain_filter",
     "parse_action",
     "parse_filter",
+    "sought",
     "text_of",
     "values_of",
 ]

@@ -5,7 +5,7 @@ The broker never opens an encoded message; who can gives `Letter`s to it, and ta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 from .values import FilterError, Value, converted
@@ -43,23 +43,34 @@ KEY_CHARS_MAX = 128
 
 
 class Letter:
-    """`system` by the names above, `user` as sent. Changes are kept apart: `None` removes."""
+    """`system` by the names above, or what makes them once they are looked at; `user` as sent. Changes are
+    kept apart: `None` removes."""
 
-    __slots__ = ("_folded", "changed_system", "changed_user", "system", "user")
+    __slots__ = ("_folded", "_make", "_system", "changed_system", "changed_user", "user")
 
-    def __init__(self, system: Mapping[str, Value], user: Mapping[str, Value]) -> None:
-        self.system = dict(system)
+    def __init__(
+        self, system: Mapping[str, Value] | Callable[[], Mapping[str, Value]], user: Mapping[str, Value]
+    ) -> None:
+        self._make = system if callable(system) else None
+        self._system = {} if callable(system) else dict(system)
         self.user = dict(user)
         self.changed_system: dict[str, Value] = {}
         self.changed_user: dict[str, Value] = {}
         self._folded: dict[str, str] | None = None
+
+    @property
+    def system(self) -> dict[str, Value]:
+        if self._make is not None:
+            self._system, self._make = dict(self._make()), None
+        return self._system
 
     def system_value(self, name: str) -> Value:
         """Raises FilterError for a property that no message has."""
         return self.system.get(system_name(name))
 
     def user_value(self, name: str) -> Value:
-        return self.user.get(self.spelled(name))
+        value = self.user.get(name)
+        return self.user.get(self.spelled(name)) if value is None else value
 
     def spelled(self, name: str) -> str:
         """The name as the message has it; letter case does not matter unless both spellings are there."""

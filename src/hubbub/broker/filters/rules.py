@@ -17,8 +17,8 @@ import msgspec
 
 from ..errors import Invalid
 from .letter import Letter, Value
-from .sql import Action, NewId, SqlError, Term, fresh, parse_action, parse_filter
-from .values import SPAN_MAX, compared, moment_of
+from .sql import Action, Demand, NewId, SqlError, Term, fresh, parse_action, parse_filter
+from .values import FINDABLE, SPAN_MAX, compared, moment_of
 
 Typed = tuple[str, str]
 """A value as rules carry it: the name of its XML schema type, and its text."""
@@ -77,11 +77,13 @@ def compile_action(text: str, parameters: dict[str, Typed], newid: NewId = fresh
 
 
 class ActiveRule(NamedTuple):
-    """A rule at work. `matches`: None takes everything; `act`: None changes nothing."""
+    """A rule at work. `matches`: None takes everything; `act`: None changes nothing. Unless the `demands`
+    are met, the rule takes no message, and does not fail."""
 
     name: str
     matches: Callable[[Letter], Value] | None
     act: Callable[[Letter], None] | None
+    demands: tuple[Demand, ...] = ()
 
 
 def activate(name: str, wanted: Filter, action: str, parameters: dict[str, Typed]) -> ActiveRule:
@@ -89,7 +91,9 @@ def activate(name: str, wanted: Filter, action: str, parameters: dict[str, Typed
     act = compile_action(action, parameters) if action else None
     if isinstance(wanted, SqlFilter) and wanted.always():
         return ActiveRule(name, None, act)
-    return ActiveRule(name, compile_filter(wanted).evaluate, act)
+    term = compile_filter(wanted)
+    # One that may fail must be asked: the failure counts too.
+    return ActiveRule(name, term.evaluate, act, term.demands if term.sure else ())
 
 
 def values_of(typed: dict[str, Typed]) -> dict[str, Value]:
@@ -155,7 +159,8 @@ def _correlation(wanted: CorrelationFilter) -> Term:
     def evaluate(letter: Letter) -> Value:
         return all(part.evaluate(letter) for part in parts)
 
-    return Term(" AND ".join(part.text for part in parts), evaluate, "and", tuple(parts))
+    demands = tuple(demand for part in parts for demand in part.demands)
+    return Term(" AND ".join(part.text for part in parts), evaluate, "and", tuple(parts), demands)
 
 
 def _equal(text: str, name: str, wanted: Value, system: bool) -> Term:
@@ -166,4 +171,5 @@ def _equal(text: str, name: str, wanted: Value, system: bool) -> Term:
     read = Term(
         text, lambda letter: letter.system_value(name) if system else letter.user_value(name), "property"
     )
-    return Term(f"{text} = {wanted!r}", evaluate, "test", (read,))
+    demands = (Demand("sys" if system else "user", name, (wanted,)),) if type(wanted) in FINDABLE else ()
+    return Term(f"{text} = {wanted!r}", evaluate, "test", (read,), demands)

@@ -25,7 +25,7 @@ from math import inf
 from typing import NamedTuple
 
 from .letter import SYSTEM_NAMES, FilterError, Letter, Value, system_name
-from .values import compared, contained, escaping, like, negated, reckoned, signed, truth
+from .values import FINDABLE, compared, contained, escaping, like, negated, reckoned, signed, truth
 
 CHARS_MAX = 1024
 DEPTH_MAX = 64
@@ -40,6 +40,15 @@ class SqlError(ValueError):
     """The text is not a filter or action; says what is wrong and where."""
 
 
+class Demand(NamedTuple):
+    """A property that must equal one of the values, or a predicate is not true."""
+
+    scope: str
+    """sys or user."""
+    name: str
+    values: tuple[Value, ...]
+
+
 class Term(NamedTuple):
     """A piece of an expression: its own text, how to evaluate it, and what it is made of."""
 
@@ -48,6 +57,13 @@ class Term(NamedTuple):
     kind: str
     """and, or, not, test (true or not in itself); property, truth (of either sort); value, newid, sum."""
     parts: tuple[Term, ...] = ()
+    demands: tuple[Demand, ...] = ()
+    sure: bool = True
+    """It never raises FilterError."""
+    names: tuple[str, str] | None = None
+    """Scope and name of the property, if it is no more than one."""
+    constant: tuple[Value, ...] = ()
+    """The value, if it is no more than one."""
 
 
 CONDITIONS = frozenset(("and", "or", "not", "test"))
@@ -125,7 +141,7 @@ def parse_filter(text: str, parameters: Mapping[str, Value] | None = None, newid
     parser.expect_end()
     if term.kind in CONDITIONS:
         return term
-    return Term(term.text, lambda letter: truth(term.evaluate(letter)), "truth", (term,))
+    return Term(term.text, lambda letter: truth(term.evaluate(letter)), "truth", (term,), sure=term.sure)
 
 
 def parse_action(text: str, parameters: Mapping[str, Value] | None = None, newid: NewId = fresh) -> Action:
@@ -201,8 +217,12 @@ class _Parser:
         found = f"'{token.text}'" if token.text else "nothing more"
         return SqlError(f"character {token.start + 1}: {wanted} was expected, but there is {found}")
 
-    def _made(self, start: int, kind: str, evaluate: Evaluate, *parts: Term) -> Term:
-        return Term(self._text_from(start), evaluate, kind, parts)
+    def _made(self, start: int, kind: str, evaluate: Evaluate, *parts: Term, sure: bool = True) -> Term:
+        sure = sure and all(part.sure for part in parts)
+        return Term(self._text_from(start), evaluate, kind, parts, sure=sure)
+
+    def _fixed(self, start: int, kind: str, value: Value) -> Term:
+        return self._made(start, kind, lambda letter: value)._replace(constant=(value,))
 
     def _text_from(self, start: int) -> str:
         first, last = self._tokens[start], self._tokens[self._at - 1]
@@ -251,7 +271,8 @@ class _Parser:
                     found = None
             return found
 
-        return self._made(start, kind, evaluate, *terms)
+        demands = () if decisive else tuple(demand for term in terms for demand in term.demands)
+        return self._made(start, kind, evaluate, *terms)._replace(demands=demands)
 
     def _negation(self) -> Term:
         start = self._at
@@ -274,7 +295,9 @@ class _Parser:
             self._at += 1
             right = self._sum()
             a, b, compare = _value(left).evaluate, _value(right).evaluate, _COMPARISONS[word]
-            return self._test(start, lambda letter: compared(compare, a(letter), b(letter)), left, right)
+            term = self._test(start, lambda letter: compared(compare, a(letter), b(letter)), left, right)
+            equal = demanded(left, right) or demanded(right, left) if word == "=" else ()
+            return term._replace(demands=equal)
         if word == "IS":
             return self._is_null(start, _value(left))
         invert = word == "NOT" and self._word(1) in ("IN", "LIKE")
@@ -286,8 +309,8 @@ class _Parser:
             return self._like(start, _value(left), invert)
         return left
 
-    def _test(self, start: int, evaluate: Evaluate, *parts: Term) -> Term:
-        return self._made(start, "test", evaluate, *parts)
+    def _test(self, start: int, evaluate: Evaluate, *parts: Term, sure: bool = True) -> Term:
+        return self._made(start, "test", evaluate, *parts, sure=sure)
 
     def _is_null(self, start: int, left: Term) -> Term:
         self._need("IS")
@@ -308,7 +331,9 @@ class _Parser:
             found = contained(a(letter), [item(letter) for item in rest])
             return negated(found) if invert else found
 
-        return self._test(start, evaluate, left, *items)
+        return self._test(start, evaluate, left, *items)._replace(
+            demands=() if invert else demanded(left, *items)
+        )
 
     def _like(self, start: int, left: Term, invert: bool) -> Term:
         parts = [left, _value(self._sum())]
@@ -323,7 +348,7 @@ class _Parser:
             found = like(a(letter), p(letter), e(letter))
             return negated(found) if invert else found
 
-        return self._test(start, evaluate, *parts)
+        return self._test(start, evaluate, *parts, sure=_is_pattern(*parts[1:]))
 
     # Values.
 
@@ -346,7 +371,9 @@ class _Parser:
         self._at += 1
         right = read()
         a, b = _value(left).evaluate, _value(right).evaluate
-        return self._made(start, "sum", lambda letter: reckoned(sign, a(letter), b(letter)), left, right)
+        return self._made(
+            start, "sum", lambda letter: reckoned(sign, a(letter), b(letter)), left, right, sure=False
+        )
 
     def _signed(self) -> Term:
         start = self._at
@@ -359,7 +386,9 @@ class _Parser:
         if start == first:
             return term
         inner, sign = _value(term).evaluate, "-" if minus else "+"
-        return self._made(start, "sum", lambda letter: signed(sign, inner(letter)), term)
+        if term.constant and type(term.constant[0]) in (int, float):
+            return self._fixed(start, "sum", signed(sign, term.constant[0]))
+        return self._made(start, "sum", lambda letter: signed(sign, inner(letter)), term, sure=False)
 
     def _primary(self) -> Term:
         start = self._at
@@ -371,18 +400,20 @@ class _Parser:
         if token.kind in ("number", "string"):
             value = self._constant(token)
             self._at += 1
-            return self._made(start, "value", lambda letter: value)
+            return self._fixed(start, "value", value)
         if token.kind == "parameter":
             return self._parameter(start, token)
         word = self._word()
         if word in ("TRUE", "FALSE", "NULL"):
             self._at += 1
-            value = {"TRUE": True, "FALSE": False, "NULL": None}[word]
-            return self._made(start, "truth", lambda letter: value)
+            return self._fixed(start, "truth", {"TRUE": True, "FALSE": False, "NULL": None}[word])
         if word in _FUNCTIONS and self._word(1) == "(":
             return self._function(start, word)
-        read, _, _ = self._property()
-        return self._made(start, "property", read)
+        return self._read(start, *self._property())
+
+    def _read(self, start: int, read: Evaluate, scope: str, name: str) -> Term:
+        sure = scope == "user" or name.lower() in SYSTEM_NAMES
+        return self._made(start, "property", read, sure=sure)._replace(names=(scope, name))
 
     def _constant(self, token: Token) -> Value:
         if token.kind == "string":
@@ -398,8 +429,7 @@ class _Parser:
         self._at += 1
         if token.text not in self._parameters:
             raise SqlError(f"character {token.start + 1}: the parameter {token.text} has no value")
-        value = self._parameters[token.text]
-        return self._made(start, "property", lambda letter: value)
+        return self._fixed(start, "property", self._parameters[token.text])
 
     def _function(self, start: int, word: str) -> Term:
         self._at += 2
@@ -411,11 +441,11 @@ class _Parser:
         name = _value(self._nested(self._sum))
         self._need(")")
         inner = name.evaluate
-        return self._made(start, "property", lambda letter: _named(letter, inner(letter)), name)
+        return self._made(start, "property", lambda letter: _named(letter, inner(letter)), name, sure=False)
 
     def _exists(self, start: int) -> Term:
         read, scope, name = self._property()
-        inner = self._made(start + 2, "property", read)
+        inner = self._read(start + 2, read, scope, name)
         self._need(")")
         if scope == "user":
             return self._test(start, lambda letter: letter.spelled(name) in letter.user, inner)
@@ -489,6 +519,27 @@ def _named(letter: Letter, name: Value) -> Value:
     return letter.user_value(name)
 
 
+def demanded(subject: Term, *items: Term) -> tuple[Demand, ...]:
+    """What it takes for a property to equal one of several constants; nothing if it is not that."""
+    if subject.names is None or not all(item.constant for item in items):
+        return ()
+    values = tuple(value for item in items for value in item.constant if value is not None)
+    if not all(type(value) in FINDABLE for value in values):
+        return ()
+    return (Demand(*subject.names, values),)
+
+
+def _is_pattern(pattern: Term, *escapes: Term) -> bool:
+    """Whether LIKE can always use it."""
+    if not pattern.constant or not all(escape.constant for escape in escapes):
+        return False
+    try:
+        like("", pattern.constant[0], *(escaping(escape.constant[0]) for escape in escapes))
+    except FilterError:
+        return False
+    return True
+
+
 def _no_escape(letter: Letter) -> Value:
     return ""
 
@@ -499,4 +550,14 @@ def _setter(scope: str, name: str) -> Callable[[Letter, Value], None]:
     return lambda letter, value: letter.set_user(name, value)
 
 
-__all__ = ["Action", "FilterError", "SqlError", "Statement", "Term", "parse_action", "parse_filter"]
+__all__ = [
+    "Action",
+    "Demand",
+    "FilterError",
+    "SqlError",
+    "Statement",
+    "Term",
+    "demanded",
+    "parse_action",
+    "parse_filter",
+]

@@ -26,6 +26,8 @@ class FilterError(Exception):
 
 PATTERN_CHARS_MAX = 1024
 """A pattern may come out of a message; its sender must not choose how long it takes to compile."""
+FINDABLE = frozenset((str, int, float, bool))
+"""Types whose values can be looked up by `sought`."""
 _NUMBER = "number"
 _KINDS: dict[type, object] = {
     **{kind: kind for kind in (bool, str, datetime, timedelta, UUID, bytes)},
@@ -65,6 +67,11 @@ def compared(compare: Callable[[Value, Value], bool], left: Value, right: Value)
     if _KINDS.get(a) not in _ORDERED and compare is not operator.eq and compare is not operator.ne:
         return None
     return compare(left, right) if a in _KINDS else None
+
+
+def sought(value: Value) -> Value:
+    """What is the same for all values that are equal to this one, of types in FINDABLE."""
+    return float(value) if type(value) is int else value
 
 
 def contained(value: Value, items: Sequence[Value]) -> bool | None:

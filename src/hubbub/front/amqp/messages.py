@@ -85,10 +85,9 @@ def messages_of(payload: bytes, form: int, now: int) -> list[Message]:
 
 def message_of(sections: Sections, now: int) -> Message:
     """One message as its sender encoded it. Raises DecodeError, Invalid."""
-    header = _typed("header", section_list(sections.header, len(_HEADER)), _HEADER)
     annotations = section_map(sections.message_annotations)
-    properties = _typed("properties", section_list(sections.properties, len(_PROPERTIES)), _PROPERTIES)
-    ttl = _ttl(header[2], properties)
+    properties = _typed("properties", section_list(sections.properties, 0), _PROPERTIES)
+    ttl = _ttl(_header_ttl(sections.header), properties)
     message_id = _stamped(sections, properties, ttl, now)
     return Message(
         sections.bare(),
@@ -103,18 +102,24 @@ def message_of(sections: Sections, now: int) -> Message:
     )
 
 
+@lru_cache(256)
+def _header_ttl(section: bytes) -> Any:
+    """Of a valid header. Raises DecodeError."""
+    return _typed("header", section_list(section, 0), _HEADER)[2]
+
+
 def _typed(section: str, values: list[Any], fields: tuple[tuple[str, Any, int], ...]) -> list[Any]:
-    """Checks the types that the protocol gives a section's fields: what is delivered is built of them, and
-    one message that could not be would stop all its receivers. Raises DecodeError."""
+    """All fields of a section, of types that are right: what is delivered is built of them, and one message
+    that could not be would stop all its receivers. Raises DecodeError."""
     if len(values) > len(fields):
         raise DecodeError(f"the {section} section has {len(values)} fields")
-    for (name, kinds, highest), value in zip(fields, values, strict=True):
+    for (name, kinds, highest), value in zip(fields, values, strict=False):
         if value is None:
             continue
         right = isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))
         if not right or (highest and not 0 <= value <= highest):
             raise DecodeError(f"the field {name} of the {section} section has a wrong value")
-    return values
+    return values + [None] * (len(fields) - len(values))
 
 
 def _scheduled(moment: Any) -> int | None:

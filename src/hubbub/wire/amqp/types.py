@@ -159,10 +159,7 @@ def _list(wide: bool) -> _Decoder:
         count, o, end = _frame(b, o, wide)
         if count > end - o:
             raise DecodeError("a list claims more items than it has bytes")
-        values = []
-        for _ in range(count):
-            value, o = _decode(b, o, n - 1)
-            values.append(value)
+        values, o = _items(b, o, n, count)
         return values, _exactly(o, end)
 
     return decode_list
@@ -173,17 +170,28 @@ def _map(wide: bool) -> _Decoder:
         count, o, end = _frame(b, o, wide)
         if count % 2 or count > end - o:
             raise DecodeError("a map has an odd or impossible number of items")
-        values = {}
-        for _ in range(count // 2):
-            key, o = _decode(b, o, n - 1)
-            value, o = _decode(b, o, n - 1)
-            try:
-                values[key] = value
-            except TypeError:
-                raise DecodeError("a map key is a compound value") from None
-        return values, _exactly(o, end)
+        values, o = _items(b, o, n, count)
+        try:
+            found = dict(zip(values[::2], values[1::2], strict=True))
+        except TypeError:
+            raise DecodeError("a map key is a compound value") from None
+        return found, _exactly(o, end)
 
     return decode_map
+
+
+def _items(b: Buffer, o: int, n: int, count: int) -> tuple[list[Any], int]:
+    """So many values, and the offset behind them. As `_decode`, but without a call for each."""
+    if count and n <= 1:
+        raise DecodeError("values are nested too deep")
+    values: list[Any] = []
+    for _ in range(count):
+        decoder = _DECODERS[b[o]]
+        if decoder is None:
+            raise DecodeError(f"unknown type {b[o]:#04x} at {o}")
+        value, o = decoder(b, o + 1, n - 1)
+        values.append(value)
+    return values, o
 
 
 def _array(wide: bool) -> _Decoder:
@@ -234,6 +242,13 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8")
 
 
+def _short_text(b: Buffer, o: int, n: int) -> tuple[Any, int]:
+    end = o + 1 + b[o]
+    if end > len(b):
+        raise DecodeError(f"the text at {o} is longer than the buffer")
+    return str(b[o + 1 : end], "utf-8"), end
+
+
 def _symbol(data: bytes) -> Symbol:
     return Symbol(data.decode("ascii"))
 
@@ -257,7 +272,7 @@ _TABLE: dict[int, _Decoder] = {
     0x74: _raw(4, Decimal), 0x84: _raw(8, Decimal), 0x94: _raw(16, Decimal),
     0x73: _raw(4, _char), 0x83: _fixed(_I64, Timestamp), 0x98: _raw(16, _uuid),
     0xA0: _variable(False, bytes), 0xB0: _variable(True, bytes),
-    0xA1: _variable(False, _text), 0xB1: _variable(True, _text),
+    0xA1: _short_text, 0xB1: _variable(True, _text),
     0xA3: _variable(False, _symbol), 0xB3: _variable(True, _symbol),
     0x45: lambda b, o, n: ([], o), 0xC0: _list(False), 0xD0: _list(True),
     0xC1: _map(False), 0xD1: _map(True), 0xE0: _array(False), 0xF0: _array(True),
