@@ -263,6 +263,26 @@ def test_idle_entities_have_a_length(admin, names):
     assert forwarding.auto_delete_on_idle > datetime.timedelta(days=10675198)
 
 
+def test_numbers_of_a_partitioned_queue(client, admin, names):
+    a, b, _ = names
+    admin.create_queue(b, enable_partitioning=True)
+    admin.create_queue(a, enable_partitioning=True, forward_to=b)
+    assert admin.get_queue(a).enable_partitioning
+    send(client, b, "one", "two", partition_key="k")
+    send(client, a, "three")
+    one, two, three = take(client, b, 3)
+    assert two.sequence_number == one.sequence_number + 1
+    marks = [m.raw_amqp_message.annotations[b"x-opt-partition-id"] for m in (one, two, three)]
+    assert marks == [m.sequence_number >> 48 for m in (one, two, three)]
+    assert three.enqueued_sequence_number & (1 << 48) - 1 == 1
+    due = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
+    with client.get_queue_sender(b) as sender:
+        numbers = sender.schedule_messages([ServiceBusMessage("x", message_id=f"{n}") for n in range(9)], due)
+        assert len({number >> 48 for number in numbers}) > 1
+        sender.cancel_scheduled_messages(numbers)
+    assert admin.get_queue_runtime_properties(b).total_message_count == 0
+
+
 CONFIG = """
 [[namespace]]
 name = "ns"

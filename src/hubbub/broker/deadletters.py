@@ -67,7 +67,8 @@ def move(
         receiver.ledger.forget(entry)
         done(None)
         return
-    message = dead_letter(as_it_stands(record, entry), receiver.terms().source, reason, description)
+    message = as_it_stands(record, entry, receiver.partitioned)
+    message = dead_letter(message, receiver.terms().source, reason, description)
     if changes is not None:
         message.changes = changes
     puts: list[Put] = []

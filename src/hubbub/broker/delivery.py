@@ -15,6 +15,7 @@ from .entity import FOREVER
 from .errors import Busy
 from .ledger import LOCKED, STATE_NAMES, Entry
 from .message import Message, decode_message
+from .numbering import number_of, partition_of
 
 
 class Delivery(NamedTuple):
@@ -29,6 +30,8 @@ class Delivery(NamedTuple):
     message: Message
     changes: bytes = b""
     """What receivers changed of its properties, as the door encoded it; to be merged into the message."""
+    partition: int | None = None
+    """Where a partitioned entity has it."""
 
 
 Outcome = Delivery | Exception | None
@@ -47,9 +50,11 @@ class Terms(NamedTuple):
     """The entity's path, as it stands in dead-lettered messages."""
     dead_letter_on_filter_error: bool = False
     requires_session: bool = False
-    """The one thing that never changes."""
+    """Never changes."""
     session_state_bytes_max: int = 0
     """0: any."""
+    partitioned: bool = False
+    """Never changes either."""
 
 
 class Waiter:
@@ -95,11 +100,11 @@ def first_present(queue: OrderedDict[Waiter, None]) -> Waiter | None:
     return None
 
 
-def delivery_of(record: Record, entry: Entry) -> Delivery:
-    """The message as it stands."""
+def delivery_of(record: Record, entry: Entry, partitioned: bool) -> Delivery:
+    """The message as it stands, with the number that clients know it by."""
     message = decode_message(record.payload)
     return Delivery(
-        record.sequence,
+        number_of(record.sequence, message) if partitioned else record.sequence,
         message.enqueued or record.time,
         entry.deliveries + message.deliveries,
         "Deferred" if entry.is_deferred else STATE_NAMES[entry.state],
@@ -107,6 +112,7 @@ def delivery_of(record: Record, entry: Entry) -> Delivery:
         entry.token,
         message,
         entry.changes or message.changes,
+        partition_of(message) if partitioned else None,
     )
 
 
@@ -120,10 +126,11 @@ def reasons(message: Message) -> dict[str, str]:
     }
 
 
-def as_it_stands(record: Record, entry: Entry) -> Message:
+def as_it_stands(record: Record, entry: Entry, partitioned: bool) -> Message:
     """The message with what its place knows of it: ready to be moved to another."""
     message = decode_message(record.payload)
-    message.enqueued_sequence = message.enqueued_sequence or record.sequence
+    own = number_of(record.sequence, message) if partitioned else record.sequence
+    message.enqueued_sequence = message.enqueued_sequence or own
     message.enqueued = message.enqueued or record.time
     message.deliveries += entry.deliveries
     message.changes = entry.changes or message.changes

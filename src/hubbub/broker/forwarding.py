@@ -29,6 +29,7 @@ from .entity import FOREVER, forward_path
 from .errors import BrokerError, Disabled, NotFound, QuotaExceeded, SessionRequired
 from .ledger import Entry
 from .message import Message, encode_message
+from .numbering import number_of
 
 if TYPE_CHECKING:
     from .receiver import Receiver
@@ -218,7 +219,8 @@ class Forwarder:
                 raise
             assert record is not None
             entry = receiver.ledger.take(sequence)
-            taken.append((entry, _limited(as_it_stands(record, entry), default_ttl)))
+            message = as_it_stands(record, entry, receiver.partitioned)
+            taken.append((entry, _limited(message, default_ttl)))
             size += len(record.payload)
         return taken
 
@@ -308,7 +310,8 @@ class Arrival:
                 sequence = receiver.log.next + nth
                 puts.append(Put(receiver.log, b""))
                 self._dead.append((receiver.log, sequence))
-                first = message.enqueued_sequence or sequence
+                own = number_of(sequence, message) if receiver.partitioned else sequence
+                first = message.enqueued_sequence or own
                 going.append(msgspec.structs.replace(message, enqueued_sequence=first))
             else:
                 receiver.enclose(message, self._record(message), nth, now, puts, notes)

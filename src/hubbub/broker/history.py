@@ -10,15 +10,17 @@ from collections.abc import Sequence
 
 from ..engine.log import Log, Put
 from .message import Message
+from .numbering import key_of
 
 
 class History:
     """Message ids seen within the duplicate-detection window; a log keeps them over restarts."""
 
-    __slots__ = ("_order", "_seen", "log")
+    __slots__ = ("_order", "_partitioned", "_seen", "log")
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, partitioned: bool) -> None:
         self.log = log
+        self._partitioned = partitioned
         self._seen: dict[str, int] = {}
         self._order: deque[tuple[int, str]] = deque()
 
@@ -30,32 +32,47 @@ class History:
                 self.add(record.payload.decode(), record.time)
             sequence = records[-1].sequence + 1 if records else None
 
-    def seen(self, message_id: str, since: int) -> bool:
+    def unseen(self, messages: Sequence[Message], since: int) -> Sequence[Message]:
+        """Those that did not come before; of several that are the same, the first."""
+        fresh: dict[str, Message] = {}
+        for message in messages:
+            identity = self.identity(message)
+            if not self._knows(identity, since):
+                fresh.setdefault(identity, message)
+        return list(fresh.values())
+
+    def identity(self, message: Message) -> str:
+        """What makes two messages the same: their ids, and where it is partitioned their keys too."""
+        key = key_of(message) if self._partitioned else ""
+        return f"{message.message_id or ''}\0{key}" if key else message.message_id or ""
+
+    def _knows(self, identity: str, since: int) -> bool:
         order = self._order
         while order and order[0][0] < since:
             moment, old = order.popleft()
             if self._seen.get(old) == moment:
                 del self._seen[old]
-        return message_id in self._seen
+        return identity in self._seen
 
-    def add(self, message_id: str, now: int) -> None:
-        self._seen[message_id] = now
-        self._order.append((now, message_id))
+    def add(self, identity: str, now: int) -> None:
+        self._seen[identity] = now
+        self._order.append((now, identity))
 
-    def remove(self, message_id: str) -> None:
-        self._seen.pop(message_id, None)
+    def remove(self, identity: str) -> None:
+        self._seen.pop(identity, None)
 
 
 def remember(history: History | None, messages: Sequence[Message], now: int, puts: list[Put]) -> None:
     """The ids of messages on their way to the disk count at once, or two in one flush would both pass."""
     if history is not None:
         for message in messages:
-            history.add(message.message_id or "", now)
-            puts.append(Put(history.log, (message.message_id or "").encode()))
+            identity = history.identity(message)
+            history.add(identity, now)
+            puts.append(Put(history.log, identity.encode()))
 
 
 def forget(history: History | None, messages: Sequence[Message]) -> None:
     """They did not get there."""
     if history is not None:
         for message in messages:
-            history.remove(message.message_id or "")
+            history.remove(history.identity(message))

@@ -55,6 +55,7 @@ def terms_of(entity: Queue | Subscription, topic: Topic | None, limits: Limits) 
         on_filter_error,
         entity.requires_session,
         limits.session_state_bytes_max,
+        entity.partitioning if isinstance(entity, Queue) else topic is not None and topic.partitioning,
     )
 
 

@@ -59,6 +59,7 @@ from .layout import DEAD_LETTERS, log_names, owner_of, terms_of
 from .ledger import Counts
 from .limits import Limits, Throttle
 from .message import Message
+from .numbering import number_of
 from .partitions import Start, partition_number
 from .producers import Producers
 from .receiver import Receiver
@@ -309,7 +310,7 @@ class Namespace:
         history = self.histories.get(key)
         given = messages
         if history is not None:
-            messages = self._unseen(history, messages, now - entity.duplicate_window)
+            messages = history.unseen(messages, now - entity.duplicate_window)
         if numbers is not None:
             numbers += self._numbers(key, given, messages)
         if not messages:
@@ -351,8 +352,9 @@ class Namespace:
 
     def _numbers(self, key: str, given: Sequence[Message], fresh: Sequence[Message]) -> list[int]:
         """The sequence numbers that the given ones get, of which those that are not fresh get none."""
-        following = self.topics[key].log.next if key in self.topics else self.receivers[key].log.next
-        found = {id(message): number for number, message in enumerate(fresh, following)}
+        place = self.topics.get(key) or self.receivers[key]
+        number = number_of if place.partitioned else lambda sequence, message: sequence
+        found = {id(message): number(n, message) for n, message in enumerate(fresh, place.log.next)}
         return [found.get(id(message), 0) for message in given]
 
     def _send_to_queue(
@@ -378,13 +380,6 @@ class Namespace:
             done(busy(error))
 
         arrival.append(self._engine, appended)
-
-    def _unseen(self, history: History, messages: Sequence[Message], since: int) -> Sequence[Message]:
-        fresh: dict[str, Message] = {}
-        for message in messages:
-            if not history.seen(message.message_id or "", since):
-                fresh.setdefault(message.message_id or "", message)
-        return list(fresh.values())
 
     def receiver(self, path: str, sessions: bool = False) -> Receiver:
         """The queue, subscription or dead-letter queue of that path. Raises NotFound, Disabled.
@@ -516,7 +511,7 @@ class Namespace:
                 self.hubs[key] = Hub(entity, self._engine, logs[:-1], Producers(logs[-1]))
             self.hubs[key].entity = entity
         elif isinstance(entity, Topic) and new:
-            self.topics[key] = Fanout(logs[0], self._engine, self._letters)
+            self.topics[key] = Fanout(logs[0], self._engine, self._letters, entity.partitioning)
         elif isinstance(entity, (Queue, Subscription)):
             if new:
                 self._install_receiver(entity)
@@ -524,7 +519,7 @@ class Namespace:
         elif isinstance(entity, Rule):
             self._fanout_of(entity).put_rule(entity.parent.lower(), key, entity.active())
         if isinstance(entity, (Queue, Topic)) and entity.requires_duplicate_detection and new:
-            self.histories[key] = History(logs[-1])
+            self.histories[key] = History(logs[-1], entity.partitioning)
             self.histories[key].load(self._clock.now() - entity.duplicate_window)
 
     def _install_receiver(self, entity: Queue | Subscription) -> None:

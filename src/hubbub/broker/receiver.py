@@ -39,6 +39,7 @@ from .ledger import (
 )
 from .line import Line
 from .message import Message, decode_message
+from .numbering import number_of
 from .sessions import STATE_MARK, Sessions
 
 DUE_PER_TICK = 500
@@ -66,6 +67,7 @@ class Receiver:
         "ledger",
         "log",
         "notes",
+        "partitioned",
         "path",
         "sessions",
         "terms",
@@ -107,6 +109,7 @@ class Receiver:
         self._stopped = False
         self.forwarder: Forwarder | None = None
         """Sends on what comes; None: it is to be received here."""
+        self.partitioned = terms().partitioned
         self.sessions = Sessions(self) if terms().requires_session else None
         """Who holds which session; None for an entity without."""
 
@@ -269,7 +272,7 @@ class Receiver:
         entry = self.ledger.lock(record.sequence, self.tokens(), until)
         entry.line = line
         self.note_soon(entry, now)
-        return delivery_of(record, entry), entry
+        return delivery_of(record, entry, self.partitioned), entry
 
     def note_soon(self, entry: Entry, now: int) -> None:
         """The message was locked: a note of it is written, if the lock lasts, and its end is waited for."""
@@ -286,7 +289,7 @@ class Receiver:
         entry = self.ledger.take(record.sequence)
         entry.line = line
         entry.deliveries += 1
-        delivery = delivery_of(record, entry)
+        delivery = delivery_of(record, entry, self.partitioned)
 
         def taken(error: EngineError | None) -> None:
             if error is not None:
@@ -304,12 +307,19 @@ class Receiver:
         Raises LockLost. Ids that look like GUIDs are compared without dashes and case (REST 3.10).
         """
         entry = self.holder(token)
-        if name != str(entry.sequence):
+        if name != str(self.number(entry.sequence)):
             record = self.log.get(entry.sequence)
             own = None if record is None else decode_message(record.payload).message_id
             if own is None or _plain(own) != _plain(name):
                 raise LockLost
         return entry
+
+    def number(self, sequence: int) -> int:
+        """What clients call the message by; 0 if it is not there (yet)."""
+        if not self.partitioned:
+            return sequence
+        record = self.log.get(sequence)
+        return 0 if record is None else number_of(sequence, decode_message(record.payload))
 
     def holder(self, token: bytes) -> Entry:
         """The message this lock holds. Raises LockLost; where messages have sessions, SessionLockLost."""

@@ -15,6 +15,7 @@ from .delivery import Delivery, Settled, busy, delivery_of
 from .errors import MessageNotFound, SessionRequired, TooLarge
 from .ledger import AVAILABLE, DEFERRED, SCHEDULED, Entry
 from .message import session_of
+from .numbering import sequence_of
 
 if TYPE_CHECKING:
     from .receiver import Receiver
@@ -51,7 +52,7 @@ def receive_deferred(
         return
     if lock:
         _lock(receiver, entries, now, holder)
-        done([delivery_of(record, entry) for entry, record in found])
+        done([delivery_of(record, entry, receiver.partitioned) for entry, record in found])
     else:
         _take(receiver, found, now, done)
 
@@ -69,7 +70,7 @@ def _take(receiver: Receiver, found: Sequence[tuple[Entry, Record]], now: int, d
     def taken(error: EngineError | None) -> None:
         for entry, _ in found:
             entry.deliveries += 1
-        deliveries = [delivery_of(record, entry) for entry, record in found]
+        deliveries = [delivery_of(record, entry, receiver.partitioned) for entry, record in found]
         if error is not None:
             for entry, _ in found:
                 entry.deliveries -= 1
@@ -172,6 +173,7 @@ def peek(
     found: list[Delivery] = []
     now = receiver.clock.now()
     size = 0
+    start = sequence_of(start) if receiver.partitioned else start
     for sequence in _sequences(receiver, start, session) if count_max > 0 else ():
         entry = receiver.ledger.entries.get(sequence) or Entry(sequence)
         record = None if 0 < entry.expires <= now else receiver.log.get(sequence)
@@ -180,7 +182,7 @@ def peek(
         size += len(record.payload)
         if found and size > bytes_max:
             break
-        found.append(delivery_of(record, entry))
+        found.append(delivery_of(record, entry, receiver.partitioned))
         if len(found) == count_max:
             break
     return found
@@ -200,12 +202,14 @@ def _sequences(receiver: Receiver, start: int, session: str | None) -> Iterator[
         yield from filter(log.alive, receiver.sessions.since(session, start))
 
 
-def _entries(receiver: Receiver, sequences: Sequence[int], state: int, now: int) -> list[Entry]:
+def _entries(receiver: Receiver, numbers: Sequence[int], state: int, now: int) -> list[Entry]:
     found = []
-    for sequence in dict.fromkeys(sequences):
-        entry = receiver.ledger.entries.get(sequence)
+    for number in dict.fromkeys(numbers):
+        entry = receiver.ledger.entries.get(sequence_of(number) if receiver.partitioned else number)
         if entry is None or entry.state != state or 0 < entry.expires <= now:
-            raise MessageNotFound(sequence)
+            raise MessageNotFound(number)
+        if receiver.partitioned and receiver.number(entry.sequence) != number:
+            raise MessageNotFound(number)
         found.append(entry)
     return found
 

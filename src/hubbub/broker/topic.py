@@ -18,6 +18,7 @@ from .forwarding import Arrival
 from .history import History, forget, remember
 from .ledger import SCHEDULED, Counts, Entry
 from .message import Message, decode_message
+from .numbering import number_of
 from .receiver import Receiver
 from .routes import Routes
 
@@ -44,12 +45,13 @@ class Fanout:
     """`subscriptions` and `rules` are for others to read."""
 
     __slots__ = (
-        "_engine", "_routes", "_size", "_sized", "_targets", "_trimmed", "letters", "log", "rules",
-        "subscriptions",
+        "_engine", "_routes", "_size", "_sized", "_targets", "_trimmed", "letters", "log", "partitioned",
+        "rules", "subscriptions",
     )  # fmt: skip
 
-    def __init__(self, log: Log, engine: Engine, letters: Letters | None) -> None:
+    def __init__(self, log: Log, engine: Engine, letters: Letters | None, partitioned: bool = False) -> None:
         self.log = log
+        self.partitioned = partitioned
         self._engine = engine
         self.letters = letters
         self.subscriptions: dict[str, Receiver] = {}
@@ -82,6 +84,10 @@ class Fanout:
     def drop_rule(self, subscription: str, key: str) -> None:
         self.rules.get(subscription, {}).pop(key, None)
         self._routes = None
+
+    def number(self, sequence: int, message: Message) -> int:
+        """What clients call a message of the topic by."""
+        return number_of(sequence, message) if self.partitioned else sequence
 
     @property
     def size_bytes(self) -> int:
@@ -123,7 +129,9 @@ class Fanout:
         """Atomic over all messages and subscriptions. `done` as in Namespace.send."""
         first = self.log.next
         stamped = [
-            msgspec.structs.replace(message, enqueued_sequence=message.enqueued_sequence or first + nth)
+            msgspec.structs.replace(
+                message, enqueued_sequence=message.enqueued_sequence or self.number(first + nth, message)
+            )
             for nth, message in enumerate(messages)
         ]
         arrival = Arrival(now)

@@ -33,7 +33,7 @@ from ...wire.amqp.message import (
     section_map,
     split,
 )
-from ...wire.amqp.types import DecodeError, Int, Symbol, Timestamp, decode, encode
+from ...wire.amqp.types import DecodeError, Int, Short, Symbol, Timestamp, decode, encode
 
 BATCH_FORMAT = 0x80013700
 KEY_CHARS_MAX = 128
@@ -45,10 +45,10 @@ LOCKED_UNTIL, STATE = Symbol("x-opt-locked-until"), Symbol("x-opt-message-state"
 LOCK_TOKEN = Symbol("x-opt-lock-token")
 SCHEDULED = Symbol("x-opt-scheduled-enqueue-time")
 PARTITION_KEY, VIA_KEY = Symbol("x-opt-partition-key"), Symbol("x-opt-via-partition-key")
-DEAD_LETTER_SOURCE = Symbol("x-opt-deadletter-source")
+DEAD_LETTER_SOURCE, PARTITION_ID = Symbol("x-opt-deadletter-source"), Symbol("x-opt-partition-id")
 _OURS = frozenset(
     (SEQUENCE, ENQUEUED, FIRST_SEQUENCE, LOCKED_UNTIL, STATE, SCHEDULED, PARTITION_KEY, VIA_KEY)
-) | {DEAD_LETTER_SOURCE, Symbol("x-opt-partition-id")}
+) | {DEAD_LETTER_SOURCE, PARTITION_ID}
 _STATES = {"Deferred": 1, "Scheduled": 2}
 
 # Name, types and, for small numbers, the highest value, as the protocol has them (part 3.2.1 and 3.2.4).
@@ -276,6 +276,8 @@ def _rarer(delivery: Delivery) -> dict[Any, Any]:
         found[PARTITION_KEY] = message.partition_key
     if message.via_partition_key is not None:
         found[VIA_KEY] = message.via_partition_key
+    if delivery.partition is not None:
+        found[PARTITION_ID] = Short(delivery.partition)
     if message.dead_letter_source is not None:
         found[DEAD_LETTER_SOURCE] = message.dead_letter_source
     return found
