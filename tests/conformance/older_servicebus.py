@@ -181,7 +181,7 @@ def holds_sessions(queue):
 def renews_locks(queue):
     """Longer than the lock, which is of the shortest."""
     send(queue, "x")
-    with AutoLockRenewer() as renewer, client.get_queue_receiver(queue) as receiver:
+    with client.get_queue_receiver(queue) as receiver, AutoLockRenewer() as renewer:
         (message,) = take(receiver)
         renewer.register(receiver, message, max_lock_renewal_duration=30)
         nothing = take(receiver, 1, 6)

@@ -174,7 +174,7 @@ async def renewer_keeps_messages(client, queue):
     async def failed(renewable, error):
         lost.append(error)
 
-    async with AutoLockRenewer() as renewer, client.get_queue_receiver(queue) as receiver:
+    async with client.get_queue_receiver(queue) as receiver, AutoLockRenewer() as renewer:
         (message,) = await take(receiver)
         renewer.register(receiver, message, 30, failed)
         assert await receiver.receive_messages(1, 7) == []
@@ -185,7 +185,7 @@ async def renewer_keeps_messages(client, queue):
 @check(**SHORTEST, **SESSIONS)
 async def renewer_keeps_sessions(client, queue):
     await send(client, queue, "x", session_id="s")
-    async with AutoLockRenewer() as renewer, client.get_queue_receiver(queue, session_id="s") as receiver:
+    async with client.get_queue_receiver(queue, session_id="s") as receiver, AutoLockRenewer() as renewer:
         renewer.register(receiver, receiver.session, 30)
         (message,) = await take(receiver)
         assert await receiver.receive_messages(1, 7) == []

@@ -138,11 +138,11 @@ def test_the_renewer_keeps_sessions_and_messages(live, client, queue):
     send(client, plain, None, "y")
     failures = []
     with (
+        client.get_queue_receiver(queue, session_id="s") as receiver,
+        client.get_queue_receiver(plain) as other,
         AutoLockRenewer(
             max_lock_renewal_duration=30, on_lock_renew_failure=lambda *why: failures.append(why)
         ) as renewer,
-        client.get_queue_receiver(queue, session_id="s") as receiver,
-        client.get_queue_receiver(plain) as other,
     ):
         renewer.register(receiver, receiver.session)
         (message,) = receiver.receive_messages(1, max_wait_time=WAIT)
