@@ -39,9 +39,7 @@ def give_up(receiver: Receiver, entry: Entry, now: int, done: Done, changes: byt
 
 
 def expire(receiver: Receiver, entry: Entry, now: int, done: Done) -> None:
-    """Its time to live is over. What is not durable yet is looked at again when it is."""
-    if entry.sequence >= receiver.log.durable:
-        return
+    """Its time to live is over."""
     if receiver.terms().dead_letter_on_expiration and receiver.dead_letters is not None:
         text = "The message expired and was dead lettered."
         move(receiver, entry, "TTLExpiredException", text, now, done)
@@ -62,7 +60,11 @@ def move(
     """To the dead-letter queue, in one append with its end here."""
     target = receiver.dead_letters
     assert target is not None
-    record = receiver.log.get(entry.sequence)
+    try:
+        record = receiver.log.get(entry.sequence)
+    except EngineError as error:
+        done(error)
+        return
     if record is None:  # Purged a moment ago.
         receiver.ledger.forget(entry)
         done(None)

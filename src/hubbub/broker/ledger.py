@@ -35,6 +35,8 @@ AVAILABLE, LOCKED, DEFERRED, SCHEDULED, CLAIMED = range(5)
 STATE_NAMES = ("Active", "Locked", "Deferred", "Scheduled", "Locked")
 SWEPT_PER_TIMER = 8
 """Old timers looked at for each new one: a sweep of millions is never done in one go."""
+TIMERS_PER_TURN = 500
+"""Timers looked at in one go, so that a million at one moment do not stop the house."""
 STRETCH = 512
 """Sequences that are passed at once if none of them is available, so that a million scheduled messages are
 no long walk."""
@@ -307,8 +309,12 @@ class Ledger:
     def due(self, now: int) -> Iterator[tuple[Entry, bool]]:
         """Entries whose moment has come, as (entry, expired). `expired`: its time to live is over, and
         nobody holds it. Otherwise a lock ran out (state still LOCKED) or a scheduled message is now
-        available. Reserved messages are left alone."""
-        while (timers := self._next_timers()) and timers[0][0] <= now:
+        available. Reserved messages are left alone. Looks at TIMERS_PER_TURN timers at most, since those
+        that mean nothing any more may be many: `next_deadline` tells whether there are others."""
+        for _ in range(TIMERS_PER_TURN):
+            timers = self._next_timers()
+            if not timers or timers[0][0] > now:
+                return
             moment, sequence = heapq.heappop(timers)
             entry = self.entries.get(sequence)
             if entry is None:

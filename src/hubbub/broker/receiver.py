@@ -42,8 +42,10 @@ from .message import Message, decode_message
 from .numbering import number_of
 from .sessions import STATE_MARK, Sessions
 
-DUE_PER_TICK = 500
-"""So that a million messages expiring at once do not stop the house."""
+SLICE = 4
+"""Milliseconds of work for messages that are due before everything else has its turn."""
+LEAVING_MAX = 2000
+"""Messages on their way out because of the time: more than a slow disk takes would only fill the memory."""
 NOTES_DELAY = 50
 """Milliseconds a lock lives in memory only: a message settled sooner costs no note."""
 RETRY = 1000
@@ -55,6 +57,7 @@ class Receiver:
 
     __slots__ = (
         "_armed",
+        "_leaving",
         "_not_before",
         "_noting",
         "_stopped",
@@ -103,6 +106,7 @@ class Receiver:
         self._timer: Timer | None = None
         self._armed = 0
         self._not_before = 0
+        self._leaving = 0
         self._unnoted: dict[int, Entry] = {}
         """Locked messages whose notes are not written yet."""
         self._noting: Timer | None = None
@@ -414,7 +418,8 @@ class Receiver:
     def lapse(self, entry: Entry) -> None:
         """A lock ended by itself."""
         if entry.deliveries >= self.terms().deliveries_max:
-            give_up(self, entry, self.clock.now(), self._retry_later)
+            self._leaving += 1
+            give_up(self, entry, self.clock.now(), self._left)
         else:
             self.ledger.release(entry)
 
@@ -513,7 +518,7 @@ class Receiver:
     def arm(self) -> None:
         """Sets the timer to the next moment that changes something."""
         deadline = self.ledger.next_deadline()
-        if deadline is None or self._stopped:
+        if deadline is None or self._stopped or self._leaving >= LEAVING_MAX:
             return
         deadline = max(deadline, self._not_before)
         if self._armed and self._armed <= deadline:
@@ -527,19 +532,23 @@ class Receiver:
         now = self.clock.now()
         self._armed = 0
         self._timer = None
-        for n, (entry, expired) in enumerate(self.ledger.due(now)):
-            if expired:
-                expire(self, entry, now, self._retry_later)
-            elif entry.state == LOCKED:
+        for entry, expired in self.ledger.due(now):
+            if entry.state == LOCKED:
                 self.lapse(entry)
-            if n >= DUE_PER_TICK:
+            elif expired and entry.sequence < self.log.durable:  # Or it is looked at again when it is.
+                self._leaving += 1
+                expire(self, entry, now, self._left)
+            if self._leaving >= LEAVING_MAX or self.clock.now() >= now + SLICE:
                 break
         self.pump()
         self.arm()
 
-    def _retry_later(self, error: EngineError | None) -> None:
+    def _left(self, error: EngineError | None) -> None:
+        """What the time took away is gone, or could not go."""
+        self._leaving -= 1
         if error is not None:
             self._not_before = self.clock.now() + RETRY
+        if error is not None or self._leaving == LEAVING_MAX - 1:
             self.arm()
 
     # Looking.
