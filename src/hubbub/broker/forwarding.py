@@ -293,31 +293,39 @@ class Arrival:
     def __init__(self, now: int) -> None:
         self.now = now
         self.puts: list[Put] = []
-        self._dead: list[tuple[Log, int]] = []
         self._noted: list[tuple[Receiver, list[int]]] = []
-        self._going: list[tuple[Forwarder, list[Message]]] = []
+        self._going: list[tuple[Forwarder, list[Message]]] | None = None
+        self._dead: list[tuple[Log, int]] = []
         self._encoded: dict[int, tuple[Message, bytes]] = {}
         """By identity, so that a message is encoded once, wherever it comes to. It is kept, or another could
         take over its identity."""
 
     def add(self, receiver: Receiver, messages: Sequence[Message]) -> None:
         """Once for each receiver."""
-        now, puts, notes = self.now, self.puts, list[int]()
-        forwarder = receiver.forwarder
+        notes: list[int] = []
+        self._noted.append((receiver, notes))
+        if receiver.forwarder is not None:
+            self._pass(receiver, receiver.forwarder, messages, notes)
+            return
+        for nth, message in enumerate(messages):
+            receiver.enclose(message, self._record(message), nth, self.now, self.puts, notes)
+
+    def _pass(
+        self, receiver: Receiver, forwarder: Forwarder, messages: Sequence[Message], notes: list[int]
+    ) -> None:
         going: list[Message] = []
         for nth, message in enumerate(messages):
-            if forwarder is not None and forwarder.takes(message, now):
-                sequence = receiver.log.next + nth
-                puts.append(Put(receiver.log, b""))
-                self._dead.append((receiver.log, sequence))
-                own = number_of(sequence, message) if receiver.partitioned else sequence
-                first = message.enqueued_sequence or own
-                going.append(msgspec.structs.replace(message, enqueued_sequence=first))
-            else:
-                receiver.enclose(message, self._record(message), nth, now, puts, notes)
-        self._noted.append((receiver, notes))
-        if forwarder is not None and going:
-            self._going.append((forwarder, going))
+            if not forwarder.takes(message, self.now):
+                receiver.enclose(message, self._record(message), nth, self.now, self.puts, notes)
+                continue
+            sequence = receiver.log.next + nth
+            self.puts.append(Put(receiver.log, b""))
+            self._dead.append((receiver.log, sequence))
+            own = number_of(sequence, message) if receiver.partitioned else sequence
+            first = message.enqueued_sequence or own
+            going.append(msgspec.structs.replace(message, enqueued_sequence=first))
+        if going:
+            self._going = [*(self._going or ()), (forwarder, going)]
 
     def _record(self, message: Message) -> bytes:
         known = self._encoded.get(id(message))
@@ -327,19 +335,20 @@ class Arrival:
 
     def append(self, engine: Engine, done: Appended, trims: Sequence[tuple[Log, int]] = ()) -> None:
         """`done` hears of it when receivers have."""
+        noted, now = self._noted, self.now
 
         def appended(error: EngineError | None) -> None:
-            for receiver, notes in self._noted:
+            for receiver, notes in noted:
                 receiver.appended(notes, error)
             done(error)
 
-        if not self._going:
-            engine.append(self.puts, self.now, appended, trims=trims)
+        if self._going is None:
+            engine.append(self.puts, now, appended, trims=trims)
             return
         with engine.together():
-            engine.append(self.puts, self.now, appended, dead=self._dead, trims=trims)
+            engine.append(self.puts, now, appended, dead=self._dead, trims=trims)
             for forwarder, messages in self._going:
-                forwarder.go(messages, self.now)
+                forwarder.go(messages, now)
 
 
 def bury(

@@ -28,10 +28,11 @@ PERIOD = 60_000
 class Idleness:
     """When what may become idle was last used, by key."""
 
-    __slots__ = ("_lengths", "_used")
+    __slots__ = ("_lengths", "used")
 
     def __init__(self) -> None:
-        self._used: dict[str, int] = {}
+        self.used: dict[str, int] = {}
+        """Moments, by key, of what is watched."""
         self._lengths: dict[str, int] = {}
 
     def watch(self, entity: Entity, now: int) -> None:
@@ -40,31 +41,29 @@ class Idleness:
             key, length = entity.key, entity.auto_delete_on_idle
             self.forget(key)
             if length < FOREVER:
-                self._used[key], self._lengths[key] = now, length
+                self.used[key], self._lengths[key] = now, length
         if entity.parent:
             self.touch(entity.parent.lower(), now)
 
     def forget(self, key: str) -> None:
         """It is no more."""
-        self._used.pop(key, None)
+        self.used.pop(key, None)
         self._lengths.pop(key, None)
 
     def touch(self, key: str, now: int) -> None:
-        """It is used."""
-        if not self._used:
-            return
-        if key in self._used:
-            self._used[key] = now
+        """It is used. Who is often there asks first whether anything is watched."""
+        if key in self.used:
+            self.used[key] = now
         above = key.rpartition("/subscriptions/")[0]
-        if above in self._used:
-            self._used[above] = now
+        if above in self.used:
+            self.used[above] = now
 
     def idle(self, now: int, last_use: Callable[[str], int]) -> list[str]:
         """What has been idle for long enough. `last_use`: as `last_use_of` below."""
         found = []
         for key, length in self._lengths.items():
-            self._used[key] = max(self._used[key], last_use(key))
-            if now - self._used[key] >= length:
+            self.used[key] = max(self.used[key], last_use(key))
+            if now - self.used[key] >= length:
                 found.append(key)
         return found
 

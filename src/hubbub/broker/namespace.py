@@ -306,7 +306,8 @@ class Namespace:
             raise NotFound(NO_ENTITY.format(path=path))
         if entity.status != "Active" and not entity.can_send:
             raise Disabled(f"The {entity.noun.lower()} '{entity.path}' is disabled for sending.")
-        self._idleness.touch(key, now)
+        if self._idleness.used:
+            self._idleness.touch(key, now)
         history = self.histories.get(key)
         given = messages
         if history is not None:
@@ -391,7 +392,8 @@ class Namespace:
         entity = self._entities.get(owner)
         if not isinstance(entity, (Queue, Subscription)):
             raise NotFound(NO_ENTITY.format(path=path))
-        self._idleness.touch(owner, self._clock.now())
+        if self._idleness.used:
+            self._idleness.touch(owner, self._clock.now())
         receiver = self.receivers.get(key) or self.receivers.transfer_dead_letters(entity)
         if entity.status != "Active" and not entity.can_receive:
             raise Disabled(f"The {entity.noun.lower()} '{entity.path}' is disabled for receiving.")
