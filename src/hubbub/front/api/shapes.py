@@ -37,6 +37,7 @@ _QUEUE_LIKE = {
     "maxDeliveryCount": "deliveries_max",
     "forwardTo": "forward_to",
     "forwardDeadLetteredMessagesTo": "forward_dead_letters_to",
+    "autoDeleteOnIdle": "auto_delete_on_idle",
     "status": "status",
     "userMetadata": "user_metadata",
 }
@@ -45,10 +46,12 @@ _DUPLICATES = {
     "duplicateDetectionHistoryTimeWindow": "duplicate_window",
     "maxSizeInMegabytes": "size_mb_max",
 }
-_FIELDS[Queue] = {**_QUEUE_LIKE, **_DUPLICATES}
+_FIELDS[Queue] = {**_QUEUE_LIKE, **_DUPLICATES, "enablePartitioning": "partitioning"}
 _FIELDS[Subscription] = _QUEUE_LIKE
 _FIELDS[Topic] = {
     **_DUPLICATES,
+    "enablePartitioning": "partitioning",
+    "autoDeleteOnIdle": "auto_delete_on_idle",
     "defaultMessageTimeToLive": "default_ttl",
     "status": "status",
     "userMetadata": "user_metadata",
@@ -60,7 +63,7 @@ _FIELDS[EventHub] = {
     "status": "status",
     "userMetadata": "user_metadata",
 }
-_LENGTHS = frozenset(("lock_duration", "default_ttl", "duplicate_window", "retention"))
+_LENGTHS = frozenset(("lock_duration", "default_ttl", "duplicate_window", "retention", "auto_delete_on_idle"))
 _DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
 _INFINITE = "P10675199DT2H48M5.4775807S"
 
