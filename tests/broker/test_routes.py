@@ -14,34 +14,18 @@ from hubbub.broker.routes import Routes
 TAKE_ALL = ActiveRule("all", None, None)
 GUID = uuid.UUID(int=0xABCDEF)
 BIG = 1 << 60
-TEXTS = (
-    *("region = 'a'", "'b' = region", "REGION = 'a' AND n > 1", "n = 1", "n = 1.0", "n = -1", "yes = TRUE"),
-    *(
-        "region IN ('a', 'b')",
-        "region IN ('a', n)",
-        "region NOT IN ('a')",
-        "NOT region = 'a'",
-        "region = NULL",
-    ),
-    *("region = 'a' OR n = 1", "(region = 'a') AND NOT n = 1", "sys.Label = 'x' AND region = 'b'", "n > 0"),
-    *(
-        f"id = '{GUID}'",
-        f"id = '{str(GUID).upper()}'",
-        "region LIKE 'a%' AND n = 1",
-        "property(region) = 'a'",
-    ),
-    *("region = 'a' AND n / 0 = 1", "n + 1 = 2", "sys.Nothing = 'a'", "region = 'a' AND n LIKE 'a' ESCAPE n"),
-    *(
-        "region <> 'a'",
-        "EXISTS (region)",
-        "1=0",
-        "@p = region",
-        "n = n",
-        "-n = 1",
-        "region = 'a' AND id = id",
-    ),
-)
-SQL = st.sampled_from(TEXTS).map(
+TEXTS = f"""
+    region = 'a' | 'b' = region | REGION = 'a' AND n > 1 | n = 1 | n = 1.0 | n = -1 | yes = TRUE
+    region IN ('a', 'b') | region IN ('a', n) | region NOT IN ('a') | NOT region = 'a' | region = NULL
+    region = 'a' OR n = 1 | (region = 'a') AND NOT n = 1 | sys.Label = 'x' AND region = 'b' | n > 0
+    id = '{GUID}' | id = '{str(GUID).upper()}' | region LIKE 'a%' AND n = 1 | property('region') = 'a'
+    region = 'a' AND n / 0 = 1 | n + 1 = 2 | sys.Nothing = 'a' | region = 'a' AND n LIKE 'a' ESCAPE n
+    region <> 'a' | EXISTS (region) | 1=0 | @p = region | n = n | -n = 1 | region = 'a' AND id = id
+    n = {BIG} | n = {BIG + 1} | n = {BIG}.0 | n = +1 | n = -'a' | n = -(1) | n IN (1, 'a', NULL, TRUE)
+    n = -(-9223372036854775808) | n = - -9223372036854775808 | n = -9223372036854775808
+    NOT NOT region = 'a' | region = 'a' AND property(n) = 1 | yes AND region = 'a' | region LIKE '%!' ESCAPE '!'
+""".replace("\n", "|").split("|")
+SQL = st.sampled_from([text for text in map(str.strip, TEXTS) if text]).map(
     lambda text: activate("r", SqlFilter(expression=text, parameters={"@p": ("string", "b")}), "", {})
 )
 CORRELATION = st.builds(

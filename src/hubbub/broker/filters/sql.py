@@ -386,8 +386,8 @@ class _Parser:
         if start == first:
             return term
         inner, sign = _value(term).evaluate, "-" if minus else "+"
-        if term.constant and type(term.constant[0]) in (int, float):
-            return self._fixed(start, "sum", signed(sign, term.constant[0]))
+        if minus and term.kind == "value" and type(term.constant[0]) is not str:
+            return self._fixed(start, "sum", -term.constant[0])
         return self._made(start, "sum", lambda letter: signed(sign, inner(letter)), term, sure=False)
 
     def _primary(self) -> Term:
