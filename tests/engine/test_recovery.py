@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import subprocess
@@ -348,6 +349,82 @@ def test_a_full_disk_refuses_and_recovers(tmp_path):
 
     kept = with_engine(path, work, disk=disk)
     assert contents(path)["a"] == [b"x" * 100] * kept + [b"again"]
+
+
+class Small(Disk):
+    """A disk with room for so many bytes of journal."""
+
+    def __init__(self, path, room):
+        self.path, self.room = path, room
+
+    def create(self, path, size):
+        if sum(file.stat().st_size for file in self.path.glob("*.journal")) + size > self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().create(path, size)
+
+
+async def fill(engine, log, size):
+    while await commit(engine, [Put(log, b"x" * size)]) is None:
+        pass
+    return log.next
+
+
+def test_a_full_disk_can_be_emptied(tmp_path):
+    path = tmp_path / "d"
+    large = 16 * SEGMENT
+    disk = Small(path, 7 * large // 2)
+
+    async def work(engine):
+        log = engine.open("a")
+        count = await fill(engine, log, 1000)
+        assert count * 1000 > 2 * large
+        for start in range(0, count, 3):
+            dead = [(log, sequence) for sequence in range(start, min(count, start + 3))]
+            assert await commit(engine, dead=dead) is None
+        assert log.count == 0
+        for _ in range(100):
+            assert await commit(engine) is None
+            await asyncio.sleep(0)
+        assert await commit(engine, [Put(log, b"again")]) is None
+
+    with_engine(path, work, disk=disk, segment_bytes=large)
+    assert contents(path)["a"] == [b"again"]
+
+
+def test_a_full_disk_can_be_emptied_after_a_restart(tmp_path):
+    path = tmp_path / "d"
+    disk = Small(path, SEGMENT * 7 // 2)
+
+    async def first(engine):
+        return await fill(engine, engine.open("a"), 200)
+
+    async def second(engine):
+        log = engine.open("a")
+        for start in range(0, count, 5):
+            dead = [(log, sequence) for sequence in range(start, min(count, start + 5))]
+            assert await commit(engine, dead=dead) is None
+
+    count = with_engine(path, first, disk=disk)
+    with_engine(path, second, disk=disk)
+    assert contents(path, disk=disk)["a"] == []
+
+
+def test_cleaning_without_room_for_copies_harms_nobody(tmp_path):
+    path = tmp_path / "d"
+
+    async def work(engine):
+        log = engine.open("a")
+        large = await fill(engine, log, 4000)
+        assert await commit(engine, dead=[(log, 0), (log, 1)]) is None
+        # One record keeps the first segment, and there is no room for its copy; small ones have some.
+        for _ in range(40):
+            assert await commit(engine, [Put(log, b"small")]) is None
+        assert engine._cleaner._roomless == engine.active.number
+        assert log.get(2).payload == b"x" * 4000
+        return large
+
+    large = with_engine(path, work, disk=Small(path, SEGMENT * 5 // 2))
+    assert contents(path)["a"] == [b"x" * 4000] * (large - 2) + [b"small"] * 40
 
 
 def test_after_a_failed_flush_nothing_is_promised_any_more(tmp_path):

@@ -5,6 +5,7 @@ Rules:
 2. A burial on its way is not copied, or replay would find the copy behind it.
 3. Before a segment goes, its DEAD entries whose targets still stand in other segments are written again.
 4. One segment at a time, a bounded step at a time: appends go first.
+5. Where there was no room for copies, only what needs none is removed until there is a new segment.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
 
 STEP_BYTES = 1 << 20
 LIVE_SHARE_MAX = 0.5
+SMALL_SHARE = 8
 FLUSHES_BETWEEN_LOOKS = 16
 
 
 class Cleaner:
     """Looks after each flush whether a segment is worth the work; at most one is in work."""
 
-    __slots__ = ("_at", "_current", "_data", "_engine", "_looked", "_stopped")
+    __slots__ = ("_at", "_current", "_data", "_engine", "_looked", "_roomless", "_stopped")
 
     def __init__(self, engine: FileEngine) -> None:
         self._engine = engine
@@ -35,6 +37,8 @@ class Cleaner:
         self._data = memoryview(b"")
         self._at = 0
         self._looked = 0
+        self._roomless = 0
+        """The segment that was active when there was no room for copies."""
         self._stopped = False
 
     def stop(self) -> None:
@@ -58,8 +62,17 @@ class Cleaner:
     def _choose(self) -> Segment | None:
         active = self._engine.active.number
         sealed = [s for s in self._engine.segments.values() if s.number != active]
-        worth = [s for s in sealed if s.live <= LIVE_SHARE_MAX * s.end]
+        share = 0 if active == self._roomless else LIVE_SHARE_MAX
+        worth = [s for s in sealed if s.live <= share * s.end and not self._stays(s)]
         return min(worth, key=lambda s: (s.live > 0, s.number), default=None)
+
+    def _stays(self, segment: Segment) -> bool:
+        """Small and only burials of what still stands elsewhere: written again, they would take as much."""
+        small = segment.end * SMALL_SHARE < self._engine.segment_bytes
+        return small and not segment.live and bool(self._carried(segment))
+
+    def _carried(self, segment: Segment) -> set[int]:
+        return {n for n in segment.targets if n in self._engine.segments and n != segment.number}
 
     def _begin(self, segment: Segment) -> None:
         engine = self._engine
@@ -67,8 +80,7 @@ class Cleaner:
             # The engine was closed meanwhile, its files with it.
             self._rest()
             return
-        carried = {n for n in segment.targets if n in engine.segments and n != segment.number}
-        if not segment.live and not carried:
+        if not segment.live and not self._carried(segment):
             self._remove(segment)
             return
         self._data = memoryview(engine.disk.read(segment.descriptor, segment.end, 0))
@@ -79,6 +91,7 @@ class Cleaner:
         segment = self._current
         assert segment is not None
         if error is not None or self._stopped:
+            self._roomless = self._engine.active.number
             self._rest()
         elif self._at >= segment.end:
             self._end(segment)

@@ -52,6 +52,16 @@ class Disk:
             os.close(descriptor)
 
 
+def create(disk: Disk, path: str, size: int, least: int) -> tuple[int, int]:
+    """(descriptor, size) of a new file: of `least` where there is no room for `size`. Raises OSError."""
+    try:
+        return disk.create(path, size), size
+    except OSError as error:
+        if error.errno not in FULL_ERRNOS or least >= size:
+            raise
+        return disk.create(path, least), least
+
+
 def own(path: str) -> int:
     """The lock of the data folder, held while the descriptor is open. Raises Owned."""
     descriptor = os.open(os.path.join(path, "LOCK"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

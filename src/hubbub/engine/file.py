@@ -25,7 +25,7 @@ from time import perf_counter
 
 from . import segment as fmt
 from .cleaning import Cleaner
-from .disk import FULL_ERRNOS, Disk, own
+from .disk import FULL_ERRNOS, Disk, create, own
 from .index import Index
 from .joint import Joint
 from .log import Closed, Done, EngineError, Full, Log, Put, Record
@@ -33,6 +33,8 @@ from .memory import find_time, keep_bytes
 from .reading import Reading
 
 SEGMENT_BYTES = 64 << 20
+SMALL_SHARE = 64
+"""What a small segment is smaller."""
 FLUSH_BYTES_MAX = 8 << 20
 INLINE_SECONDS_MAX = 0.001
 """A flush slower than this (running average) is never done on the event loop's thread."""
@@ -315,7 +317,8 @@ class FileEngine:
         pending, size = self._pending, 0
         for n, group in enumerate(pending):
             size += group.size
-            if size > FLUSH_BYTES_MAX and n:
+            # Copies made by cleaning go alone: where they find no room, others may.
+            if n and (size > FLUSH_BYTES_MAX or group.moved or pending[0].moved):
                 self._pending = pending[n:]
                 return pending[:n]
         self._pending = []
@@ -392,9 +395,12 @@ class FileEngine:
     def _create(self, number: int, salt: bytes, flush: _Flush | None) -> Segment:
         head = flush.roll if flush is not None and flush.roll is not None else self._logs_entry(number)
         needed = fmt.HEADER.size + len(head) + (len(flush.data) if flush else 0)
-        size = max(self.segment_bytes, needed)
         path = os.path.join(self.path, f"{number:08}.journal")
-        descriptor = self.disk.create(path, size)
+        usual = least = max(self.segment_bytes, needed)
+        if flush is not None and not flush.places and not flush.moves:
+            # Burials give space back: a disk too full for one more segment could never be emptied else.
+            least = needed + self.segment_bytes // SMALL_SHARE
+        descriptor, size = create(self.disk, path, usual, least)
         try:
             self.disk.write(descriptor, fmt.encode_header(number, salt) + head, 0)
             self.disk.flush(descriptor)
@@ -411,7 +417,8 @@ class FileEngine:
         try:
             segment = self._create(1, os.urandom(8), None)
         except OSError as error:
-            raise EngineError(f"cannot create the journal in {self.path}: {error}") from error
+            size = f"{self.segment_bytes / (1 << 20):.0f} MiB"
+            raise EngineError(f"no journal of {size} in {self.path}: {error.strerror}") from error
         self.segments[1] = segment
         return segment
 
@@ -481,7 +488,11 @@ class FileEngine:
 
     def _failed_flush(self, flush: _Flush, cause: OSError) -> None:
         if cause.errno in FULL_ERRNOS and self._erase(flush):
-            error: EngineError = Full(f"no space is left in {self.path}: free some, then send again")
+            error: EngineError = Full(f"no space is left in {self.path}: free some, then try again")
+            if flush.groups[0].moved:
+                # Copies, alone in their flush, got no sequences: what waits behind can still be done.
+                flush.groups[0].done(error)
+                return
         else:
             # After a failed fdatasync nobody knows what is on the disk; going on would be a lie.
             error = self._failed = EngineError(f"the disk of {self.path} failed: {cause}. Restart hubbub")
