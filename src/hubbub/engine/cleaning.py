@@ -15,10 +15,11 @@ import os
 from typing import TYPE_CHECKING
 
 from . import segment as fmt
+from .flush import Group
 from .log import EngineError
 
 if TYPE_CHECKING:
-    from .file import FileEngine, FileLog, Group, Segment
+    from .file import FileEngine, FileLog, Segment
 
 STEP_BYTES = 1 << 20
 LIVE_SHARE_MAX = 0.5
@@ -103,8 +104,6 @@ class Cleaner:
                 asyncio.get_running_loop().call_soon(self._step, None)
 
     def _gather(self, segment: Segment) -> Group:
-        from .file import Group
-
         group = Group(self._step)
         group.moved = True
         until = min(segment.end, self._at + STEP_BYTES)

@@ -19,13 +19,13 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import groupby
 from queue import SimpleQueue
 from time import perf_counter
 
 from . import segment as fmt
 from .cleaning import Cleaner
 from .disk import FULL_ERRNOS, Disk, create, own
+from .flush import Flush, Group, gathered, lay_out, merged
 from .index import Index
 from .joint import Joint
 from .log import Closed, Done, EngineError, Full, Log, Put, Record
@@ -121,56 +121,6 @@ class FileLog:
         self.first = max(self.first, before)
 
 
-class Group:
-    """One append on its way to the disk."""
-
-    __slots__ = ("carried", "dead", "done", "drops", "entries", "moved", "size", "trims")
-
-    def __init__(self, done: Done) -> None:
-        self.entries: list[tuple[FileLog, int, int, bytes, bytes]] = []
-        """(log, sequence, count, header, payload) of each record; the header is sealed at the flush."""
-        self.dead: list[tuple[FileLog, int]] = []
-        self.trims: Sequence[tuple[Log, int]] = ()
-        self.drops: Sequence[Log] = ()
-        self.moved = False
-        """The entries are copies of live records, made by cleaning, and complete with their headers."""
-        self.carried: list[tuple[int, int, int]] = []
-        """Burials to write again, made by cleaning: (log id, sequence, segment; 0: that of this write)."""
-        self.size = 0
-        self.done = done
-
-
-class _Flush:
-    """What one write holds, and where each of its records will stand."""
-
-    __slots__ = (
-        "data",
-        "error",
-        "groups",
-        "moves",
-        "offset",
-        "places",
-        "roll",
-        "seconds",
-        "segment",
-        "targets",
-    )
-
-    def __init__(self, groups: list[Group]) -> None:
-        self.groups = groups
-        self.data = b""
-        self.places: list[tuple[FileLog, int, int, int, int]] = []
-        """(log, sequence, count, offset, size) of each new record."""
-        self.moves: dict[tuple[FileLog, int], tuple[int, int, int]] = {}
-        """(log, sequence) → (count, offset, size) of each copied record."""
-        self.targets: set[int] = set()
-        self.segment: Segment | None = None
-        self.roll: bytes | None = None
-        self.offset = 0
-        self.error: OSError | None = None
-        self.seconds = 0.0
-
-
 class FileEngine:
     """Opens the journal in `path` and takes ownership. Raises Owned, Corrupt, Full, EngineError.
 
@@ -200,7 +150,7 @@ class FileEngine:
         """Burials on their way: cleaning must not copy these."""
         self._unopened: list[FileLog] = []
         self._pending: list[Group] = []
-        self._joint: Joint[Group] = Joint(lambda groups: self.submit(_merged(groups)), self._undo)
+        self._joint: Joint[Group] = Joint(lambda groups: self.submit(merged(groups)), self._undo)
         self.together = self._joint.together
         self._flushing = False
         self._scheduled = False
@@ -328,9 +278,9 @@ class FileEngine:
         pending, self._pending = self._pending, []
         return pending
 
-    def _assemble(self, groups: list[Group]) -> _Flush:
+    def _assemble(self, groups: list[Group]) -> Flush:
         """Lays out one write. Burials are encoded here, because only now is it known where things live."""
-        flush = _Flush(groups)
+        flush = Flush(groups)
         estimate = (
             sum(group.size for group in groups) + sum(4 * len(log.name) + 64 for log in self._unopened) + 256
         )
@@ -351,8 +301,8 @@ class FileEngine:
             parts += fmt.encode(fmt.OPEN, log.id, log.first, 0, 0, log.name.encode())
         begin = flush.offset + fmt.FLUSH_BYTES
         position = begin + sum(map(len, parts))
-        for group in _gathered(groups):
-            position = _lay_out(flush, group, parts, position, number)
+        for group in gathered(groups):
+            position = lay_out(flush, group, parts, position, number)
         parts[0] = b"".join(fmt.encode(fmt.FLUSH, 0, self.flush_number + 1, position - begin, 0, salt))
         flush.data = b"".join(parts)
         if segment is None:
@@ -371,11 +321,11 @@ class FileEngine:
         while (job := self._jobs.get()) is not None:
             job()
 
-    def _write_then(self, flush: _Flush, loop: asyncio.AbstractEventLoop) -> None:
+    def _write_then(self, flush: Flush, loop: asyncio.AbstractEventLoop) -> None:
         self._write(flush)
         loop.call_soon_threadsafe(self._finish, flush)
 
-    def _write(self, flush: _Flush) -> None:
+    def _write(self, flush: Flush) -> None:
         """Everything slow. Runs in the flush thread, or inline for a lone append."""
         began = perf_counter()
         try:
@@ -392,7 +342,7 @@ class FileEngine:
                 os.unlink(flush.segment.path)
         flush.seconds = perf_counter() - began
 
-    def _create(self, number: int, salt: bytes, flush: _Flush | None) -> Segment:
+    def _create(self, number: int, salt: bytes, flush: Flush | None) -> Segment:
         head = flush.roll if flush is not None and flush.roll is not None else self._logs_entry(number)
         needed = fmt.HEADER.size + len(head) + (len(flush.data) if flush else 0)
         path = os.path.join(self.path, f"{number:08}.journal")
@@ -422,7 +372,7 @@ class FileEngine:
         self.segments[1] = segment
         return segment
 
-    def _finish(self, flush: _Flush) -> None:
+    def _finish(self, flush: Flush) -> None:
         self._flushing = False
         self._flush_seconds += (flush.seconds - self._flush_seconds) / 8
         if flush.error is not None:
@@ -437,7 +387,7 @@ class FileEngine:
         elif not self._pending:
             self._idle.set()
 
-    def _apply(self, flush: _Flush) -> None:
+    def _apply(self, flush: Flush) -> None:
         segment = flush.segment
         assert segment is not None
         if flush.roll is not None:
@@ -486,7 +436,7 @@ class FileEngine:
 
     # Failure.
 
-    def _failed_flush(self, flush: _Flush, cause: OSError) -> None:
+    def _failed_flush(self, flush: Flush, cause: OSError) -> None:
         if cause.errno in FULL_ERRNOS and self._erase(flush):
             error: EngineError = Full(f"no space is left in {self.path}: free some, then try again")
             if flush.groups[0].moved:
@@ -498,7 +448,7 @@ class FileEngine:
             error = self._failed = EngineError(f"the disk of {self.path} failed: {cause}. Restart hubbub")
         self._fail(flush.groups + self._take_all(), error)
 
-    def _erase(self, flush: _Flush) -> bool:
+    def _erase(self, flush: Flush) -> bool:
         """Takes care that the refused write cannot be found by a later recovery."""
         segment = flush.segment
         if flush.roll is not None or segment is None:
@@ -527,83 +477,3 @@ class FileEngine:
             self.dying.difference_update(group.dead)
         for group in groups:
             group.done(error)
-
-
-def _merged(groups: list[Group]) -> Group:
-    """Several appends as one."""
-    if len(groups) == 1:
-        return groups[0]
-
-    def done(error: EngineError | None) -> None:
-        for group in groups:
-            group.done(error)
-
-    whole = Group(done)
-    for group in groups:
-        whole.entries += group.entries
-        whole.dead += group.dead
-        whole.trims = [*whole.trims, *group.trims]
-        whole.drops = [*whole.drops, *group.drops]
-        whole.size += group.size
-    return whole
-
-
-def _gathered(groups: list[Group]) -> Iterator[Group]:
-    """The same, with appends in a row that only bury as one: most are settlements of single messages."""
-    for lone, run in groupby(groups, _only_buries):
-        if not lone:
-            yield from run
-            continue
-        whole = Group(lambda error: None)
-        for group in run:
-            whole.dead += group.dead
-        yield whole
-
-
-def _only_buries(group: Group) -> bool:
-    return not (group.entries or group.trims or group.drops or group.carried)
-
-
-def _lay_out(flush: _Flush, group: Group, parts: list[bytes], position: int, number: int) -> int:
-    """Adds one group's entries to the write; returns the position behind them."""
-    entries = group.entries
-    last = len(entries) - 1
-    more_follows = bool(group.dead or group.trims or group.drops or group.carried)
-    places = flush.places
-    for n, (log, sequence, count, tail, payload) in enumerate(entries):
-        size = 36 + len(payload)
-        if group.moved:
-            parts += (tail, payload)
-            flush.moves[(log, sequence)] = (count, position, size)
-        else:
-            if n != last or more_follows:
-                tail = tail[:1] + b"\x01" + tail[2:]
-            parts += (fmt.length_crc(len(payload), fmt.crc32(payload, fmt.crc32(tail))), tail, payload)
-            places.append((log, sequence, count, position, size))
-        position += size
-    return _lay_out_burials(flush, group, parts, position, number) if more_follows else position
-
-
-def _lay_out_burials(flush: _Flush, group: Group, parts: list[bytes], position: int, number: int) -> int:
-    controls: list[tuple[int, int, int, bytes]] = []
-    items = []
-    for log, sequence in group.dead:
-        target = log.index.get(sequence)[0] >> 32
-        if not target or (log, sequence) in flush.moves:
-            target = number
-        flush.targets.add(target)
-        items.append(fmt.DEAD_ITEM.pack(log.id, sequence, target))
-    for log_id, sequence, target in group.carried:
-        target = target or number
-        flush.targets.add(target)
-        items.append(fmt.DEAD_ITEM.pack(log_id, sequence, target))
-    if items:
-        controls.append((fmt.DEAD, 0, 0, b"".join(items)))
-    controls += [(fmt.TRIM, log.id, before, b"") for log, before in group.trims]  # type: ignore[attr-defined]
-    controls += [(fmt.DROP, log.id, 0, b"") for log in group.drops]  # type: ignore[attr-defined]
-    for n, (kind, log_id, sequence, payload) in enumerate(controls):
-        flags = fmt.MORE if n < len(controls) - 1 else 0
-        head, body = fmt.encode(kind, log_id, sequence, 0, 0, payload, flags)
-        parts += (head, body)
-        position += len(head) + len(body)
-    return position
