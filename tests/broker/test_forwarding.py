@@ -450,6 +450,24 @@ def test_what_has_made_all_its_hops_stays_among_the_dead_letters():
     story(act)
 
 
+def test_dead_letters_without_a_session_wait_for_a_target_that_needs_none():
+    async def act(w):
+        await w.queue("graves", requires_session=True)
+        await w.queue("a", forward_dead_letters_to="graves")
+        for body, session in (("x", None), ("y", "s")):
+            await w.send("a", body, session_id=session)
+            await w.settle("a", "dead_letter", await w.receive("a"), "why", "because")
+        await w.later(2 * RETRY)
+        assert w.bodies("graves") == ["y"]
+        await w.ns.delete("graves")
+        await w.queue("graves")
+        await w.quiet()
+        assert w.bodies("graves") == ["x"]
+        assert w.bodies("a" + DEAD) == []
+
+    story(act)
+
+
 # What is refused.
 
 

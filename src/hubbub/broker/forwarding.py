@@ -67,7 +67,7 @@ _OF_ONE_MESSAGE = (TooManyHops, SessionRequired)
 class Passage:
     """What the forwarders of a namespace share. `send` is how its clients send."""
 
-    __slots__ = ("_depth", "_left", "_send", "blocked")
+    __slots__ = ("_depth", "_left", "_send", "blocked", "stuck")
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -75,6 +75,8 @@ class Passage:
         self._left = DIRECT_MAX
         self.blocked: dict[Forwarder, None] = {}
         """Those that wait for something to change."""
+        self.stuck: dict[Forwarder, None] = {}
+        """Those with dead letters that another target of the same name may take."""
 
     @property
     def direct(self) -> bool:
@@ -83,6 +85,8 @@ class Passage:
 
     def resume(self) -> None:
         """An entity is not what it was: what waits may be able to go on."""
+        for forwarder in list(self.stuck):
+            forwarder.release()
         for forwarder in list(self.blocked):
             forwarder.resume()
 
@@ -151,9 +155,15 @@ class Forwarder:
         self._passage.blocked.pop(self, None)
         if self._timer is not None:
             self._timer.cancel()
+        self.release()
+
+    def release(self) -> None:
+        """What is stuck may be looked at again."""
+        self._passage.stuck.pop(self, None)
         stuck, self._stuck = self._stuck, []
         for entry in stuck:
             self._receiver.unclaim(entry)
+        self.pump()
 
     def takes(self, message: Message, now: int) -> bool:
         """Whether a message that comes now goes on in the same append. Dead letters follow a moment later."""
@@ -272,6 +282,8 @@ class Forwarder:
                 going.append(entry)
             elif isinstance(error, _OF_ONE_MESSAGE):
                 self._stuck.append(entry)
+                if isinstance(error, SessionRequired):
+                    self._passage.stuck[self] = None
             else:
                 self._receiver.unclaim(entry)
                 self._wait()
