@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from hubbub.broker.entity import EventHub, Queue, Subscription, Topic
+from hubbub.broker.entity import FOREVER, EventHub, Queue, Subscription, Topic
 from hubbub.broker.errors import (
     AlreadyExists,
     Busy,
@@ -73,6 +73,46 @@ def story(act, **queue):
         await world.engine.close()
 
     asyncio.run(main())
+
+
+def test_who_waits_hears_that_receiving_is_disabled():
+    async def act(w):
+        await w.ns.create(Queue(path="s", requires_session=True))
+        heard, sessions = [], w.ns.receiver("s", sessions=True).sessions
+        w.ns.receiver("q").receive(True, FOREVER, heard.append)
+        w.ns.receiver("q/$deadletterqueue").receive(True, FOREVER, heard.append)
+        sessions.accept("held", FOREVER, heard.append)
+        heard.pop().receive(True, FOREVER, heard.append)
+        sessions.accept(None, FOREVER, heard.append)
+        assert heard == []
+        for path in ("q", "s"):
+            await w.ns.update(Queue(path=path, requires_session=path == "s", status="ReceiveDisabled"))
+        assert [type(error) for error in heard] == [Disabled] * 4
+        await w.send("q", "a")
+        assert len(heard) == 4
+        with pytest.raises(Disabled):
+            await w.receive("q")
+        await w.ns.update(Queue(path="q"))
+        assert (await w.receive("q")).message.payload == b"a"
+
+    story(act)
+
+
+def test_a_receiver_taken_before_hears_that_receiving_is_disabled():
+    async def act(w):
+        await w.ns.create(Queue(path="s", requires_session=True))
+        plain, sessions = w.ns.receiver("q"), w.ns.receiver("s", sessions=True).sessions
+        lock = await w._call(sessions.accept, "held", 0)
+        await w.send("q", "a")
+        for path in ("q", "s"):
+            await w.ns.update(Queue(path=path, requires_session=path == "s", status="Disabled"))
+        for receive in (plain.receive, lock.receive):
+            with pytest.raises(Disabled, match="is disabled for receiving"):
+                await w._call(receive, True, FOREVER)
+        with pytest.raises(Disabled):
+            await w._call(sessions.accept, None, FOREVER)
+
+    story(act)
 
 
 def test_a_lock_runs_out():

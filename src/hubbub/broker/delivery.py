@@ -55,6 +55,8 @@ class Terms(NamedTuple):
     """0: any."""
     partitioned: bool = False
     """Never changes either."""
+    closed: str = ""
+    """Why nobody may receive now; empty: they may."""
 
 
 class Waiter:
@@ -88,6 +90,10 @@ class Waiter:
     def expire(self) -> None:
         self.cancel()
         self.done(None)
+
+    def fail(self, error: Exception) -> None:
+        self.cancel()
+        self.done(error)
 
 
 def first_present(queue: OrderedDict[Waiter, None]) -> Waiter | None:

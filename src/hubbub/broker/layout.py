@@ -56,7 +56,12 @@ def terms_of(entity: Queue | Subscription, topic: Topic | None, limits: Limits) 
         entity.requires_session,
         limits.session_state_bytes_max,
         entity.partitioning if isinstance(entity, Queue) else topic is not None and topic.partitioning,
+        "" if entity.can_receive else closed_text(entity),
     )
+
+
+def closed_text(entity: Queue | Subscription) -> str:
+    return f"The {entity.noun.lower()} '{entity.path}' is disabled for receiving."
 
 
 def dead_letter_terms(terms: Terms) -> Terms:

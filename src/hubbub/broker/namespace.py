@@ -55,7 +55,7 @@ from .forwarding import Arrival, Passage, bury
 from .history import History, forget, remember
 from .hub import Event, Hub, Partition
 from .idleness import PERIOD, Idleness, last_use_of
-from .layout import DEAD_LETTERS, log_names, owner_of, terms_of
+from .layout import DEAD_LETTERS, closed_text, log_names, owner_of, terms_of
 from .ledger import Counts
 from .limits import Limits, Throttle
 from .message import Message
@@ -395,8 +395,8 @@ class Namespace:
         if self._idleness.used:
             self._idleness.touch(owner, self._clock.now())
         receiver = self.receivers.get(key) or self.receivers.transfer_dead_letters(entity)
-        if entity.status != "Active" and not entity.can_receive:
-            raise Disabled(f"The {entity.noun.lower()} '{entity.path}' is disabled for receiving.")
+        if not entity.can_receive:
+            raise Disabled(closed_text(entity))
         if receiver.sessions is not None and not sessions:
             raise SessionRequired(
                 f"It is not possible for an entity that requires sessions to create a non-sessionful message"
@@ -485,6 +485,8 @@ class Namespace:
             self._at[entity.key] = at + n
             self._install(entity)
         self.changed()
+        for key in keys:
+            self.receivers.turn_away(key)
 
     async def _append(
         self,

@@ -22,7 +22,7 @@ from .delivery import Settled, Terms, Tokens, delivery_of, first_present
 from .delivery import Waiter as Waiter
 from .delivery import busy as busy
 from .entity import FOREVER
-from .errors import Forwards, Invalid, LockLost, SessionLockLost, SessionRequired
+from .errors import Disabled, Forwards, Invalid, LockLost, SessionLockLost, SessionRequired
 from .forwarding import Forwarder
 from .ledger import (
     AVAILABLE,
@@ -203,7 +203,7 @@ class Receiver:
     def receive(self, lock: bool, until: int, done: Callable[[Outcome], object]) -> Waiter | None:
         """Calls `done` with the next message, now or once there is one; with None at the moment `until`
         (FOREVER: never); with SessionRequired where messages are had by session only, with Forwards where
-        they go on by themselves.
+        they go on by themselves, with Disabled where nobody may receive.
 
         `lock`: peek-lock; otherwise the message is deleted first. Returns the waiter if it has to wait.
         """
@@ -217,6 +217,9 @@ class Receiver:
             return None
         if self.forwarder is not None:
             done(Forwards())
+            return None
+        if closed := self.terms().closed:
+            done(Disabled(closed))
             return None
         now = self.used = self.clock.now()
         if not self.waiting and self._deliver(lock, now, done):

@@ -12,6 +12,7 @@ from ..clock import Clock
 from ..engine.log import Engine, Log
 from .delivery import Terms, Tokens
 from .entity import Queue, Subscription
+from .errors import Disabled
 from .forwarding import Passage, aim
 from .layout import DEAD_LETTERS, TRANSFER_DEAD_LETTERS, dead_letter_terms, owner_of, receiver_logs
 from .receiver import Receiver
@@ -58,6 +59,14 @@ class Receivers(dict[str, Receiver]):
         """All that an entity has."""
         names = (key, key + DEAD_LETTERS, key + TRANSFER_DEAD_LETTERS)
         return [self[name] for name in names if name in self]
+
+    def turn_away(self, key: str) -> None:
+        """The entity has changed: if nobody may receive now, those who wait hear it."""
+        for receiver in self.of(key):
+            if closed := receiver.terms().closed:
+                further = [] if receiver.sessions is None else receiver.sessions.all_waiting()
+                for waiter in [*receiver.waiting, *further]:
+                    waiter.fail(Disabled(closed))
 
     def knows(self, key: str) -> bool:
         """Whether one is there, or would be if it were needed."""

@@ -25,7 +25,7 @@ import msgspec
 from ..clock import Timer
 from ..engine.log import EngineError, Put
 from .delivery import Delivery, Outcome, Settled, Waiter, busy, first_present
-from .errors import LockLost, SessionCannotBeLocked, SessionLockLost, TooLarge
+from .errors import Disabled, LockLost, SessionCannotBeLocked, SessionLockLost, TooLarge
 from .ledger import AVAILABLE, CLAIMED, LOCKED, Entry
 from .line import Line
 from .message import session_of
@@ -85,6 +85,9 @@ class SessionLock:
         """As Receiver.receive, for the session's own messages."""
         if self.lost():
             done(SessionLockLost())
+            return None
+        if closed := self._receiver.terms().closed:
+            done(Disabled(closed))
             return None
         now = self._receiver.used = self._receiver.clock.now()
         if not self.waiting and self._deliver(lock, now, done):
@@ -183,8 +186,7 @@ class SessionLock:
         if self.live and self._receiver.clock.now() >= self.until:
             self._end()
             for waiter in list(self.waiting):
-                waiter.cancel()
-                waiter.done(SessionLockLost())
+                waiter.fail(SessionLockLost())
             if self.on_lost is not None:
                 self.on_lost()
             self._sessions.pump()
@@ -266,6 +268,11 @@ class Sessions:
         """Whether somebody waits for a session, or holds one."""
         return bool(self.waiting) or any(line.lock is not None for line in self._lines.values())
 
+    def all_waiting(self) -> list[Waiter]:
+        """Who waits for a session, or for messages of one that they hold."""
+        locks = [line.lock for line in self._lines.values() if line.lock is not None]
+        return [*self.waiting, *(waiter for lock in locks for waiter in lock.waiting)]
+
     def load(self) -> None:
         """Finds the messages of each session after a restart; the ledger is loaded, and nobody holds any."""
         log = self._receiver.log
@@ -296,11 +303,14 @@ class Sessions:
         until: int,
         done: Callable[[SessionLock | Exception | None], object],
     ) -> Waiter | None:
-        """Calls `done` with the lock of the session, or with SessionCannotBeLocked.
+        """Calls `done` with the lock of the session, or with SessionCannotBeLocked or Disabled.
 
         None is the next available one, for which it waits: `done` gets None at the moment `until` (FOREVER:
         never). Returns the waiter if it has to wait.
         """
+        if closed := self._receiver.terms().closed:
+            done(Disabled(closed))
+            return None
         now = self._receiver.used = self._receiver.clock.now()
         if session_id is not None:
             done(self._accept(session_id, now))

@@ -142,7 +142,10 @@ class Api:
             found = explain.answer(namespace, place, request.body, now, UUID(bytes=guid_bytes(), version=4))
             request.respond(200, (JSON,), _encode(found))
         elif rest or not place:
-            raise Invalid(f"{request.method.decode('latin-1')} is not possible on {'/'.join(path)}.")
+            raise Invalid(
+                f"{request.method.decode('latin-1')} is not possible on {'/'.join(path)}. A slash that is part"
+                " of an entity's name is written %2F."
+            )
         else:
             self._one(request, namespace, kind, place)
 
