@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..engine.log import Engine, EngineError, Log, Put
 from .entity import EventHub
-from .errors import Invalid
+from .errors import Disabled, Invalid
 from .message import Message, decode_events, encode_events
 from .partitions import Start, choose
 from .producers import Producers, last_of
@@ -63,6 +63,12 @@ class Hub:
         self._engine = engine
         self._turn = 0
         self._waiting: list[dict[Callable[[], object], int]] = [{} for _ in partitions]
+
+    def closed(self) -> Disabled | None:
+        """Why nobody may receive now, if that is so."""
+        if self.entity.can_receive:
+            return None
+        return Disabled(f"The event hub '{self.entity.path}' is disabled for receiving.")
 
     def publish(
         self,

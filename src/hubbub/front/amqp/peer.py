@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...broker.access import OPEN, Grant, Right, Unauthorized, missing_right
 from ...broker.entity import EventHub, Queue, Topic
-from ...broker.errors import Forwards, Invalid, NotFound, QuotaExceeded
+from ...broker.errors import BrokerError, Forwards, Invalid, NotFound, QuotaExceeded
 from ...broker.namespace import Namespace
 from ...broker.partitions import partition_number
 from ...chance import guid_bytes
@@ -205,24 +205,29 @@ class Peer:
                 self.drop(link)
 
     def revisit(self) -> None:
-        """Detaches links to entities that are no more; one of the same name is another."""
+        """Detaches links to entities that are no more, or that changed so that the link cannot go on."""
         for link in list(self._rights):
-            context = link.context
-            if isinstance(context, (Producer, Consumer)):
-                path = context.hub.entity.path
-                alive = self.namespace.hubs.get(path.lower()) is context.hub
-            elif isinstance(context, (Receiving, sessions.Accepting)):
-                path = context.source.path
-                alive = self.namespace.receivers.get(path.lower()) is context.source
-                if alive and context.source.forwarder is not None:
-                    link.detach("amqp:not-allowed", str(Forwards()))
-                    self.drop(link)
-            else:
-                path = context.entity.path
-                alive = context.renewed(self.namespace.entity(path))
-            if not alive:
-                link.detach("amqp:not-found", _missing(path))
+            error = self._end_of(link.context)
+            if error is not None:
+                link.detach(condition_of(error), text_of(error))
                 self.drop(link)
+
+    def _end_of(self, context: Any) -> BrokerError | None:
+        """Why a link of that context ends. An entity of the same name is another one."""
+        if isinstance(context, (Producer, Consumer)):
+            path = context.hub.entity.path
+            alive = self.namespace.hubs.get(path.lower()) is context.hub
+            if alive and isinstance(context, Consumer):
+                return context.hub.closed()
+        elif isinstance(context, (Receiving, sessions.Accepting)):
+            path = context.source.path
+            alive = self.namespace.receivers.get(path.lower()) is context.source
+            if alive and context.source.forwarder is not None:
+                return Forwards()
+        else:
+            path = context.entity.path
+            alive = context.renewed(self.namespace.entity(path))
+        return None if alive else NotFound(_missing(path))
 
     # Connection and sessions.
 
@@ -416,6 +421,8 @@ class Peer:
         hub = self._hub(node)
         if node.kind != "consumer":
             raise NotFound(_missing(node.spelled))
+        if (closed := hub.closed()) is not None:
+            raise closed
         partition = partition_number(node.part, len(hub.partitions))
         group = f"{node.entity}/consumergroups/{node.group}"
         if self.namespace.entity(group) is None:

@@ -142,9 +142,9 @@ class Api:
             found = explain.answer(namespace, place, request.body, now, UUID(bytes=guid_bytes(), version=4))
             request.respond(200, (JSON,), _encode(found))
         elif rest or not place:
+            verb = request.method.decode("latin-1")
             raise Invalid(
-                f"{request.method.decode('latin-1')} is not possible on {'/'.join(path)}. A slash that is part"
-                " of an entity's name is written %2F."
+                f"{verb} is not possible on {'/'.join(path)}. A slash that is part of a name is written %2F."
             )
         else:
             self._one(request, namespace, kind, place)
