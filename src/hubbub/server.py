@@ -54,6 +54,8 @@ KEPT_FREE_BYTES = 32 << 20
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt
 
 HTTP_PORT, AMQP_PORT, HTTPS_PORT, AMQPS_PORT = 5300, 5672, 5343, 5671
+LOCAL_HOSTS = frozenset(("localhost", "127.0.0.1", "::1"))
+"""Names of this machine, which mean the first namespace unless another one claims them."""
 KEYS_PERIOD = 2.0
 """Seconds between looks at the configuration file for new keys."""
 
@@ -145,7 +147,8 @@ class Server:
                 log.info("the keys of namespace %s have changed", namespace.name)
 
     def _namespace(self, ns: NamespaceConfig) -> Namespace:
-        hosts = {ns.name, f"{ns.name}.servicebus.windows.net", "localhost", "127.0.0.1", "::1", *ns.hosts}
+        others = {host for other in self.config.namespaces if other is not ns for host in other.hosts}
+        hosts = {ns.name, f"{ns.name}.servicebus.windows.net", *LOCAL_HOSTS.difference(others), *ns.hosts}
         return Namespace(
             ns.name,
             self.engine,

@@ -15,7 +15,8 @@ class Broker:
         self.clock = clock
         self.namespaces = {namespace.name: namespace for namespace in namespaces}
         self._default = namespaces[0]
-        self._by_host = {host: ns for ns in namespaces for host in ns.gate.authority.hosts}
+        # The first of those that share a name has it.
+        self._by_host = {host: ns for ns in reversed(namespaces) for host in ns.gate.authority.hosts}
         self._timer: Timer | None = None
 
     def namespace_for(self, host: str) -> Namespace:
