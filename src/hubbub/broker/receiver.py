@@ -26,7 +26,6 @@ from .errors import Disabled, Forwards, Invalid, LockLost, SessionLockLost, Sess
 from .forwarding import Forwarder
 from .ledger import (
     AVAILABLE,
-    CLAIMED,
     DEFERRED,
     LOCKED,
     SCHEDULED,
@@ -39,6 +38,7 @@ from .ledger import (
 )
 from .line import Line
 from .message import Message, decode_message
+from .notebook import Notebook
 from .numbering import number_of
 from .sessions import STATE_MARK, Sessions
 
@@ -46,8 +46,6 @@ SLICE = 4
 """Milliseconds of work for messages that are due before everything else has its turn."""
 LEAVING_MAX = 2000
 """Messages on their way out because of the time: more than a slow disk takes would only fill the memory."""
-NOTES_DELAY = 50
-"""Milliseconds a lock lives in memory only: a message settled sooner costs no note."""
 RETRY = 1000
 """Milliseconds until what a full disk prevented is tried again."""
 
@@ -59,16 +57,15 @@ class Receiver:
         "_armed",
         "_leaving",
         "_not_before",
-        "_noting",
         "_stopped",
         "_timer",
-        "_unnoted",
         "clock",
         "dead_letters",
         "engine",
         "forwarder",
         "ledger",
         "log",
+        "notebook",
         "notes",
         "partitioned",
         "path",
@@ -98,6 +95,7 @@ class Receiver:
         self.transfer_dead_letters: Receiver | None = None
         """Messages that failed on their way through here to another entity; None: none ever did."""
         self.ledger = Ledger(self.log)
+        self.notebook = Notebook(self.notes, self.ledger, engine, clock)
         self.waiting: OrderedDict[Waiter, None] = OrderedDict()
         self.used = 0
         """When somebody last asked for a message."""
@@ -107,9 +105,6 @@ class Receiver:
         self._armed = 0
         self._not_before = 0
         self._leaving = 0
-        self._unnoted: dict[int, Entry] = {}
-        """Locked messages whose notes are not written yet."""
-        self._noting: Timer | None = None
         self._stopped = False
         self.forwarder: Forwarder | None = None
         """Sends on what comes; None: it is to be received here."""
@@ -148,11 +143,11 @@ class Receiver:
             self.forwarder.stop()
         if self.sessions is not None:
             self.sessions.stop()
-        self._unnoted = {}
+        self.notebook.drop()
 
     def close(self) -> None:
         """The house is going: what is locked must be known as locked when it comes back."""
-        self._write_notes()
+        self.notebook.write()
         self.stop()
 
     # Sending.
@@ -283,9 +278,7 @@ class Receiver:
 
     def note_soon(self, entry: Entry, now: int) -> None:
         """The message was locked: a note of it is written, if the lock lasts, and its end is waited for."""
-        self._unnoted[entry.sequence] = entry
-        if self._noting is None:
-            self._noting = self.clock.call_at(now + NOTES_DELAY, self._write_notes)
+        self.notebook.soon(entry, now)
         if self._armed == 0 or entry.until < self._armed:
             self.arm()
 
@@ -368,7 +361,7 @@ class Receiver:
                 self.arm()
             done(busy(error))
 
-        self._put_note(entry, entry.as_note(LOCKED, until, entry.token), now, renewed)
+        self.notebook.put(entry, entry.as_note(LOCKED, until, entry.token), now, renewed)
 
     def dead_letter(
         self,
@@ -406,7 +399,7 @@ class Receiver:
                 self.arm()  # Its time may have been over while it was held.
             done(busy(error))
 
-        self._put_note(entry, note, self.clock.now(), settled)
+        self.notebook.put(entry, note, self.clock.now(), settled)
 
     def unclaim(self, entry: Entry) -> None:
         """A settlement failed; the lock may have ended meanwhile, or not been noted for it."""
@@ -467,54 +460,7 @@ class Receiver:
         """The message is gone, and so is `note`."""
         self.ledger.forget(entry)
         if entry.note != note:
-            self._bury_note(entry.note)  # Of a lock that was being renewed meanwhile.
-
-    def _write_notes(self) -> None:
-        """The locks that still hold. Most messages are settled before anything needs to be written."""
-        if self._noting is not None:
-            self._noting.cancel()
-            self._noting = None
-        entries = self.ledger.entries
-        # Those that came free count too: with a session, locks may end at any time.
-        held = [e for e in self._unnoted.values() if e.state != CLAIMED and entries.get(e.sequence) is e]
-        self._unnoted = {}
-        if not held:
-            return
-        puts, dead, old = [], [], []
-        for n, entry in enumerate(held):
-            puts.append(Put(self.notes, entry.record()))
-            old.append(entry.note)
-            if entry.note >= 0:
-                dead.append((self.notes, entry.note))
-            entry.note = self.notes.next + n
-        first = self.notes.next
-
-        def noted(error: EngineError | None) -> None:
-            # A failed append gives its sequences to others.
-            for n, entry in enumerate(held if error is not None else ()):
-                if entry.note == first + n:
-                    entry.note = old[n]
-
-        self.engine.append(puts, self.clock.now(), noted, dead=dead)
-
-    def _put_note(self, entry: Entry, note: Note, now: int, done: Done) -> None:
-        """Writes the state that will be; the entry points to it only when it is durable."""
-        at, old = self.notes.next, entry.note
-        self._unnoted.pop(entry.sequence, None)
-
-        def noted(error: EngineError | None) -> None:
-            if error is None:
-                if entry.note != old:
-                    # Another was on its way: the newest counts.
-                    self._bury_note(min(entry.note, at))
-                entry.note = max(entry.note, at)
-            done(error)
-
-        dead = ((self.notes, old),) if old >= 0 else ()
-        self.engine.append((Put(self.notes, encode_note(note)),), now, noted, dead=dead)
-
-    def _bury_note(self, at: int) -> None:
-        self.engine.append([], self.clock.now(), _ignore, dead=((self.notes, at),))
+            self.notebook.bury(entry.note)  # Of a lock that was being renewed meanwhile.
 
     # Time.
 
