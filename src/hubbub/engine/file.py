@@ -199,11 +199,11 @@ class FileEngine:
             raise Closed("the engine is closed")
         group = Group(done)
         entries = group.entries
-        size = 0
+        size, flags = 0, fmt.MORE if len(puts) > 1 else 0
         for log, payload, count in puts:
             sequence = log.next
             log.next = sequence + count  # type: ignore[misc]
-            tail = fmt.tail_of(fmt.PUT, 0, 0, log.id, sequence, now, count)  # type: ignore[attr-defined]
+            tail = fmt.tail_of(fmt.PUT, flags, 0, log.id, sequence, now, count)  # type: ignore[attr-defined]
             entries.append((log, sequence, count, tail, payload))  # type: ignore[arg-type]
             size += len(payload) + 36
         if dead:

@@ -113,8 +113,9 @@ def lay_out(flush: Flush, group: Group, parts: list[bytes], position: int, numbe
             parts += (tail, payload)
             flush.moves[(log, sequence)] = (count, position, size)
         else:
-            if n != last or more_follows:
-                tail = tail[:1] + b"\x01" + tail[2:]
+            more = n != last or more_follows
+            if tail[1] != more:  # As it was when the append was asked for; it may belong to others by now.
+                tail = tail[:1] + (b"\x01" if more else b"\x00") + tail[2:]
             parts += (fmt.length_crc(len(payload), fmt.crc32(payload, fmt.crc32(tail))), tail, payload)
             places.append((log, sequence, count, position, size))
         position += size
