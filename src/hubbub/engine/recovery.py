@@ -1,7 +1,8 @@
 """Opening a journal: replays every segment, oldest first, into the engine's index.
 
 Rules: a torn tail of the newest segment is cut; anything else that is bad raises Corrupt. Replay is
-idempotent: a record copied by cleaning just before a crash is found twice, and the later one counts.
+idempotent: a record copied by cleaning just before a crash is found twice, and the later one counts. While it
+lasts, `first` of a log is only what was trimmed: a copy may stand behind the burial of all that precedes it.
 """
 
 from __future__ import annotations
@@ -148,16 +149,28 @@ def _control(engine: FileEngine, segment: Segment, entry: fmt.Entry) -> None:
         for number, sequence, target in fmt.DEAD_ITEM.iter_unpack(entry.payload):
             segment.targets.add(target)
             if number in engine.by_id:
-                engine.by_id[number].bury(sequence)
+                _bury(engine.by_id[number], sequence)
     elif entry.kind == fmt.OPEN:
         _open(engine, entry.log, bytes(entry.payload).decode(), entry.sequence)
     elif entry.kind == fmt.LOGS:
         _logs(engine, entry)
     elif entry.log in engine.by_id:
         if entry.kind == fmt.TRIM:
-            engine.by_id[entry.log].trim(entry.sequence)
+            _trim(engine.by_id[entry.log], entry.sequence)
         else:
             engine.drop(engine.by_id[entry.log])
+
+
+def _bury(log: FileLog, sequence: int) -> None:
+    first = log.first
+    log.bury(sequence)
+    log.first = first
+
+
+def _trim(log: FileLog, before: int) -> None:
+    first = max(log.first, min(before, log.durable))
+    log.trim(before)
+    log.first = first
 
 
 def _copy(log: FileLog, segment: Segment, entry: fmt.Entry) -> None:
@@ -192,7 +205,7 @@ def _logs(engine: FileEngine, entry: fmt.Entry) -> None:
         log = engine.by_id[number]
         log.durable = max(log.durable, following)
         if first > log.first:
-            log.trim(first)
+            _trim(log, first)
     for log in [log for log in engine.by_id.values() if log.id not in listed]:
         engine.drop(log)
 
