@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import threading
 import uuid
 
 import pytest
 from azure.servicebus import NEXT_AVAILABLE_SESSION, ServiceBusClient, ServiceBusMessage
-from azure.servicebus.exceptions import MessagingEntityDisabledError, ServiceBusAuthenticationError
-from proton import Message
+from azure.servicebus.exceptions import (
+    MessageNotFoundError,
+    MessagingEntityDisabledError,
+    ServiceBusAuthenticationError,
+    ServiceBusError,
+)
+from proton import (
+    UNDESCRIBED,
+    Array,
+    Data,
+    Described,
+    Message,
+    byte,
+    char,
+    float32,
+    int32,
+    short,
+    symbol,
+    timestamp,
+    ubyte,
+    uint,
+    ulong,
+    ushort,
+)
 from proton.utils import BlockingConnection
 
 from live import ROOT, WELL_KNOWN, running
@@ -53,6 +76,165 @@ def connected(url, key, **options):
 def change(live, queue, **settings):
     path = f"/_hubbub/api/v1/queues/{queue.replace('/', '%2F')}"
     assert live.call("PUT", path, json.dumps(settings).encode())[0] in (200, 201)
+
+
+class Management:
+    """Requests to the `$management` node of an entity."""
+
+    def __init__(self, connection, entity):
+        address = f"{entity}/$management"
+        self.sender, self.receiver = connection.create_sender(address), connection.create_receiver(address)
+
+    def __call__(self, operation, **body):
+        """Status, condition and body of the answer."""
+        self.sender.send(Message(id="1", properties={"operation": f"com.microsoft:{operation}"}, body=body))
+        found = self.receiver.receive(WAIT)
+        return found.properties["statusCode"], found.properties.get("errorCondition"), found.body
+
+
+# Names, properties and bodies.
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "UPPER/Case.With-Dots_x", "x~y", "/".join(["seg"] * 20)])
+def test_names(live, client, plain, name):
+    change(live, name)
+    plain.create_sender(f"amqps://somewhere/{name.lower()}").send(Message(body=b"x"))
+    with client.get_queue_receiver(name.upper()) as receiver:
+        (message,) = receiver.receive_messages(1, max_wait_time=WAIT)
+        receiver.dead_letter_message(message, reason="r")
+    with client.get_queue_receiver(name, sub_queue="deadletter") as receiver:
+        (message,) = receiver.receive_messages(1, max_wait_time=WAIT)
+        assert message.dead_letter_source == name
+        receiver.renew_message_lock(message)
+        receiver.complete_message(message)
+    assert live.call("POST", f"/{name}/messages", b"y")[0] == 201
+    assert live.call("DELETE", f"/{name}/messages/head?timeout=0")[2] == b"y"
+
+
+BODIES = (
+    *(None, True, ubyte(3), byte(-3), short(-5), ushort(5), uint(5), int32(-5), ulong(2**63), 2**62),
+    *(float32(1.5), 1.5, char("é"), timestamp(5), uuid.UUID(int=7), "text 🎉", "", symbol("sym"), {}, []),
+    *(
+        [1, "x", None, [True]],
+        {"k": {"n": [1]}},
+        Described(symbol("my:type"), [1, 2]),
+        Described(ulong(5), "x"),
+    ),
+    Array(UNDESCRIBED, Data.INT, 1, 2, 3),
+)
+
+
+def test_bodies_and_properties_of_every_type(plain, queue):
+    sender, receiver = plain.create_sender(queue), plain.create_receiver(queue, credit=100)
+    for value in BODIES:
+        sender.send(
+            Message(body=value, inferred=False, properties={"p": value}, annotations={symbol("a"): value})
+        )
+        found = receiver.receive(WAIT)
+        receiver.accept()
+        assert (found.body, type(found.body)) == (value, type(value))
+        assert (found.properties, found.annotations["a"]) == ({"p": value}, value)
+    for value in ([1, [2]], [], b"", b"x" * 200_000):
+        sender.send(Message(body=value, inferred=True))
+        found = receiver.receive(WAIT)
+        receiver.accept()
+        assert found.inferred
+        assert (bytes(found.body) if isinstance(value, bytes) else found.body) == value
+
+
+def test_texts_of_all_kinds(client, queue):
+    sent = ServiceBusMessage(
+        "жизнь 🎉",
+        application_properties={
+            "ключ": "🎉",
+            "k" * 5000: "v",
+            "long": "v" * 70_000,
+            "": "no name",
+            "none": None,
+        },
+        message_id="и🎉",
+        subject="",
+        to="до",
+        reply_to="о",
+        reply_to_session_id="с",
+        correlation_id="",
+    )
+    with client.get_queue_sender(queue) as sender:
+        sender.send_messages(sent)
+    with client.get_queue_receiver(queue) as receiver:
+        (found,) = receiver.receive_messages(1, max_wait_time=WAIT)
+        receiver.complete_message(found)
+    assert str(found) == "жизнь 🎉"
+    assert {
+        name.decode(): value and value.decode() for name, value in found.application_properties.items()
+    } == sent.application_properties
+    for name in ("message_id", "subject", "to", "reply_to", "reply_to_session_id", "correlation_id"):
+        assert getattr(found, name) == getattr(sent, name)
+
+
+def test_a_symbol_that_is_none(client, queue):
+    with (
+        client.get_queue_sender(queue) as sender,
+        pytest.raises(ServiceBusError, match="a symbol holds bytes that are not ASCII"),
+    ):
+        sender.send_messages(ServiceBusMessage("x", content_type="text/плайн"))
+
+
+# Requests.
+
+
+def test_peeking_without_bodies(plain, queue):
+    body = [1, "x"]
+    plain.create_sender(queue).send(Message(body=body, subject="s", properties={"k": 1}))
+    ask = Management(plain, queue)
+    many = {"from-sequence-number": 0, "message-count": int32(9)}
+    for omit in (False, True):
+        status, _, found = ask("peek-message", **many, **{"omit-message-body": omit})
+        assert status == 200
+        message = Message()
+        message.decode(bytes(found["messages"][0]["message"]))
+        assert (message.subject, message.properties) == ("s", {"k": 1})
+        assert (bytes(message.body) == b"") if omit else (message.body == body)
+
+
+@pytest.mark.parametrize("start", [0, 1, -1, -(2**63), 2, 10**6, 2**63 - 1])
+def test_peeks_from_far_away(plain, queue, start):
+    plain.create_sender(queue).send(Message(body=b"x"))
+    many = {"from-sequence-number": start, "message-count": int32(9)}
+    assert Management(plain, queue)("peek-message", **many)[0] == (200 if start < 2 else 204)
+
+
+def test_scheduled_in_the_past(client, queue):
+    past = datetime.datetime(2001, 1, 1, tzinfo=datetime.UTC)
+    with client.get_queue_sender(queue) as sender:
+        numbers = sender.schedule_messages([ServiceBusMessage("x")], past)
+        with pytest.raises(MessageNotFoundError):
+            sender.cancel_scheduled_messages(numbers)
+    with client.get_queue_receiver(queue) as receiver:
+        (found,) = receiver.receive_messages(1, max_wait_time=WAIT)
+        assert ([found.sequence_number], found.scheduled_enqueue_time_utc) == (numbers, past)
+
+
+def test_a_thousand_receivers(live, queue):
+    """Each waits with one credit; fifty messages go to fifty of them."""
+    connections = [connected(live.ready["amqp"], WELL_KNOWN) for _ in range(5)]
+    receivers = [
+        connection.create_receiver(queue, credit=1, name=str(n))
+        for n in range(200)
+        for connection in connections
+    ]
+    sender = connections[0].create_sender(queue)
+    for n in range(50):
+        sender.send(Message(body=n))
+    for _ in range(500):
+        for connection in connections:
+            connection.container.do_work(timeout=0.001)
+        found = [message.body for r in receivers for message, _ in r.fetcher.incoming]
+        if len(found) == 50:
+            break
+    assert sorted(found) == list(range(50))
+    for connection in connections:
+        connection.close()
 
 
 class TestDisabled:

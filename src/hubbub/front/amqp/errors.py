@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ...broker.access import Unauthorized
 from ...broker.errors import (
     AlreadyExists,
@@ -85,14 +87,20 @@ _CONDITIONS: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
+_SUBCODE = re.compile(r"SubCode=[0-9]+\. ")
+"""How texts begin that HTTP clients know."""
+
+
 def condition_of(error: Exception) -> str:
     return next((text for kind, text in _CONDITIONS if isinstance(error, kind)), wire.INTERNAL_ERROR)
 
 
 def text_of(error: Exception) -> str:
     """What the client reads; what is a mistake of ours says no more than that."""
-    if isinstance(error, (BrokerError, DecodeError)):
-        return str(error).removeprefix("SubCode=40000. ")
+    if isinstance(error, BrokerError):
+        return _SUBCODE.sub("", str(error))
+    if isinstance(error, DecodeError):
+        return f"What was sent cannot be decoded: {error}."
     return "The server failed to handle the request."
 
 

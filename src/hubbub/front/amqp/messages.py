@@ -11,6 +11,8 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from ...broker.delivery import reasons
 from ...broker.entity import FOREVER
 from ...broker.errors import Invalid
@@ -26,6 +28,7 @@ from ...wire.amqp.message import (
     PROPERTY_NAMES,
     Sections,
     changed_map,
+    data_section,
     data_sections,
     list_section,
     map_section,
@@ -209,6 +212,13 @@ def encode_delivery(
         + _annotations(delivery)
         + _payload(delivery)
     )
+
+
+def without_body(delivery: Delivery) -> Delivery:
+    """The same with a body of nothing, since a message without any body is none."""
+    sections = split(delivery.message.payload)
+    sections.body = data_section(b"")
+    return delivery._replace(message=msgspec.structs.replace(delivery.message, payload=sections.bare()))
 
 
 def lock_annotation(token: bytes) -> bytes:

@@ -20,7 +20,7 @@ from ...broker.sessions import SessionLock, Sessions
 from ...wire.amqp.types import Array, DecodeError, Int, Long, Timestamp
 from . import rules
 from .errors import condition_of, text_of
-from .messages import encode_delivery, lock_annotation, merged, messages_of, uuid_of
+from .messages import encode_delivery, lock_annotation, merged, messages_of, uuid_of, without_body
 from .queues import check
 from .requests import Request, Respond, Response
 
@@ -207,6 +207,8 @@ def _peek(call: Call) -> None:
     count = min(call.number("message-count", 1), ITEMS_MAX)
     session = call.body.get("session-id")
     found = receiver.peek(start, count, PEEK_BYTES_MAX, None if session is None else str(session))
+    if call.body.get("omit-message-body") is True:
+        found = [without_body(delivery) for delivery in found]
     _respond_with(call, receiver, found, own=False)
 
 

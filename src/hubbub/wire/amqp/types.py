@@ -297,6 +297,9 @@ def decode(buffer: Buffer, offset: int = 0) -> tuple[Any, int]:
         raise
     except (IndexError, struct.error):
         raise DecodeError("the buffer ends inside a value") from None
+    except UnicodeDecodeError as error:
+        what = "a symbol" if error.encoding == "ascii" else "a text"
+        raise DecodeError(f"{what} holds bytes that are not {error.encoding.upper()}") from None
     except (ValueError, OverflowError, RecursionError) as error:
         raise DecodeError(str(error)) from None
 
