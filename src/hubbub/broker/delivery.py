@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, overload
 from ..clock import Clock, Timer
 from ..engine.log import EngineError, Record
 from .entity import FOREVER
-from .errors import Busy
+from .errors import Busy, SessionRequired
 from .ledger import LOCKED, STATE_NAMES, Entry
 from .message import Message, decode_message
 from .numbering import number_of, partition_of
@@ -104,6 +104,13 @@ def first_present(queue: OrderedDict[Waiter, None]) -> Waiter | None:
             return waiter
         waiter.cancel()
     return None
+
+
+def only_by_session(path: str) -> SessionRequired:
+    return SessionRequired(
+        "It is not possible for an entity that requires sessions to create a non-sessionful message receiver:"
+        f" '{path}'."
+    )
 
 
 def delivery_of(record: Record, entry: Entry, partitioned: bool) -> Delivery:

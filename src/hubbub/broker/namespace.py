@@ -28,7 +28,7 @@ from .constraints import (
     fitted,
 )
 from .definitions import encode_definition, read_definitions
-from .delivery import Delivery, Terms, busy
+from .delivery import Delivery, Terms, busy, only_by_session
 from .entity import (
     AnyEntity,
     Entity,
@@ -398,10 +398,7 @@ class Namespace:
         if not entity.can_receive:
             raise Disabled(closed_text(entity))
         if receiver.sessions is not None and not sessions:
-            raise SessionRequired(
-                f"It is not possible for an entity that requires sessions to create a non-sessionful message"
-                f" receiver: '{entity.path}'."
-            )
+            raise only_by_session(receiver.path)
         return receiver
 
     def peek(

@@ -18,7 +18,7 @@ from . import selection
 from .deadletters import expire, give_up, move
 from .delivery import Delivery as Delivery
 from .delivery import Outcome as Outcome
-from .delivery import Settled, Terms, Tokens, delivery_of, first_present
+from .delivery import Settled, Terms, Tokens, delivery_of, first_present, only_by_session
 from .delivery import Waiter as Waiter
 from .delivery import busy as busy
 from .entity import FOREVER
@@ -203,12 +203,7 @@ class Receiver:
         `lock`: peek-lock; otherwise the message is deleted first. Returns the waiter if it has to wait.
         """
         if self.sessions is not None:
-            done(
-                SessionRequired(
-                    "It is not possible for an entity that requires sessions to create a non-sessionful"
-                    f" message receiver: '{self.path}'."
-                )
-            )
+            done(only_by_session(self.path))
             return None
         if self.forwarder is not None:
             done(Forwards())
