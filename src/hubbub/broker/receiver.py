@@ -44,7 +44,7 @@ from .sessions import STATE_MARK, Sessions
 
 SLICE = 4
 """Milliseconds of work for messages that are due before everything else has its turn."""
-LEAVING_MAX = 2000
+LEAVING_MAX = 300
 """Messages on their way out because of the time: more than a slow disk takes would only fill the memory."""
 RETRY = 1000
 """Milliseconds until what a full disk prevented is tried again."""

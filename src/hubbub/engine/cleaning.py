@@ -21,7 +21,8 @@ from .log import EngineError
 if TYPE_CHECKING:
     from .file import FileEngine, FileLog, Segment
 
-STEP_BYTES = 1 << 20
+STEP_BYTES, STEP_ENTRIES = 1 << 20, 400
+"""What one step goes through at most: while it does, nobody else has a turn."""
 LIVE_SHARE_MAX = 0.5
 SMALL_SHARE = 8
 FLUSHES_BETWEEN_LOOKS = 16
@@ -30,12 +31,14 @@ FLUSHES_BETWEEN_LOOKS = 16
 class Cleaner:
     """Looks after each flush whether a segment is worth the work; at most one is in work."""
 
-    __slots__ = ("_at", "_current", "_data", "_engine", "_looked", "_roomless", "_stopped")
+    __slots__ = ("_at", "_base", "_current", "_data", "_engine", "_looked", "_roomless", "_stopped")
 
     def __init__(self, engine: FileEngine) -> None:
         self._engine = engine
         self._current: Segment | None = None
         self._data = memoryview(b"")
+        """A part of its bytes, from `_base` on."""
+        self._base = 0
         self._at = 0
         self._looked = 0
         self._roomless = 0
@@ -84,8 +87,7 @@ class Cleaner:
         if not segment.live and not self._carried(segment):
             self._remove(segment)
             return
-        self._data = memoryview(engine.disk.read(segment.descriptor, segment.end, 0))
-        self._at = fmt.HEADER.size
+        self._base = self._at = fmt.HEADER.size
         self._step(None)
 
     def _step(self, error: EngineError | None) -> None:
@@ -107,8 +109,10 @@ class Cleaner:
         group = Group(self._step)
         group.moved = True
         until = min(segment.end, self._at + STEP_BYTES)
-        while self._at < until:
-            entry = fmt.entry_at(self._data, self._at)
+        for _ in range(STEP_ENTRIES):
+            if self._at >= until:
+                break
+            entry = self._entry(segment)
             if entry is None:
                 # Damage shows here as on any read: leave the file alone, it may be worth a rescue.
                 self._at = segment.end
@@ -120,6 +124,18 @@ class Cleaner:
             elif entry.kind == fmt.DEAD:
                 self._carry(group, segment, entry)
         return group
+
+    def _entry(self, segment: Segment) -> fmt.Entry | None:
+        """What stands at `_at`; None if it is not what was written."""
+        entry = fmt.entry_at(self._data, self._at - self._base)
+        if entry is None:  # For the most part because it has not been read yet.
+            read, descriptor = self._engine.disk.read, segment.descriptor
+            head = read(descriptor, fmt.ENTRY.size, self._at)
+            length = fmt.ENTRY.unpack(head)[0] if len(head) == fmt.ENTRY.size else 0
+            size = min(max(fmt.ENTRY.size + length, STEP_BYTES), segment.end - self._at)
+            self._data, self._base = memoryview(read(descriptor, size, self._at)), self._at
+            entry = fmt.entry_at(self._data, 0)
+        return None if entry is None else entry._replace(offset=self._at)
 
     def _copy(self, group: Group, segment: Segment, entry: fmt.Entry) -> None:
         log: FileLog | None = self._engine.by_id.get(entry.log)
@@ -133,7 +149,8 @@ class Cleaner:
         ]
         if not alive:
             return
-        raw = bytes(self._data[entry.offset : entry.offset + entry.size])
+        begin = entry.offset - self._base
+        raw = bytes(self._data[begin : begin + entry.size])
         # A copy stands alone: the append it came with is long complete.
         tail = bytes((fmt.PUT, fmt.COPY)) + raw[10 : fmt.ENTRY.size]
         payload = raw[fmt.ENTRY.size :]
