@@ -391,8 +391,8 @@ async def _serve(config: Config, announce: Callable[[Ready], None]) -> int:
 
 def _calm_the_collector() -> None:
     """Thousands of requests in flight are many young objects and no garbage: looking through them, and
-    through everything older, on every few hundred allocations took a third of the time. The middle ones are few,
-    or a look through millions of them, where messages come and stay, would keep all others waiting."""
+    through everything older, on every few hundred allocations took a third of the time. The middle ones are
+    few, or a look through millions of them, where messages come and stay, would keep all others waiting."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 5, 200)

@@ -79,7 +79,6 @@ class Cleaner:
         return {n for n in segment.targets if n in self._engine.segments and n != segment.number}
 
     def _begin(self, segment: Segment) -> None:
-        engine = self._engine
         if self._stopped:
             # The engine was closed meanwhile, its files with it.
             self._rest()
