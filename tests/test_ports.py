@@ -102,7 +102,7 @@ def test_a_port_that_is_taken(tmp_path):
         done = hubbub("up", "--memory", "--port", "0", "--amqp-port", str(taken))
         assert done.returncode == 1
         assert f"127.0.0.1:{taken} cannot be used" in done.stderr
-        assert "--port 0" in done.stderr
+        assert "--amqp-port 0" in done.stderr
 
 
 def test_without_a_port_for_http(tmp_path):

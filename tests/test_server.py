@@ -75,6 +75,38 @@ class TestStart:
         assert f"127.0.0.1:{port} cannot be used" in done.stderr
         assert "--port 0" in done.stderr
 
+    @pytest.mark.parametrize(
+        ("flags", "said"),
+        [
+            (
+                ["--hub", "a:9999", "--memory"],
+                "'a' cannot be made: SubCode=40000. The property 'PartitionCount'",
+            ),
+            (
+                ["--tls-cert", "no", "--tls-key", "none"],
+                "no with the key none cannot be used for TLS: no such",
+            ),
+            (["--tls-cert", "file", "--tls-key", "file"], "not a certificate and its key in PEM form"),
+            (
+                ["--data", "file"],
+                "the data folder file cannot be used: it is a file. Choose another with --data",
+            ),
+            (["--data", "file/x"], "the data folder file/x cannot be used: not a directory"),
+            (["--ready-file", "none/ready", "--memory"], "the ready file none/ready cannot be written"),
+        ],
+    )
+    def test_what_cannot_be_used(self, tmp_path, flags, said):
+        (tmp_path / "file").write_text("x")
+        done = hubbub("up", "--port", "0", *flags, cwd=tmp_path)
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+    def test_a_port_for_tls_without_tls(self, tmp_path):
+        with running(tmp_path, "--memory", "--https-port", "0") as live:
+            assert live.ready["https"] is None
+            assert "--tls auto turns it on" in live.log.read_text()
+
     def test_a_data_folder_has_one_owner(self, tmp_path):
         with running(tmp_path) as live:
             done = hubbub("up", "--port", "0", cwd=tmp_path)

@@ -25,12 +25,12 @@ from msgspec.structs import replace
 from . import __version__
 from .broker.access import SharedKey, acs_issuer, signing_key
 from .broker.entity import AnyEntity, EventHub, Queue, Rule, Subscription, Topic, targets_of
-from .broker.errors import AlreadyExists
+from .broker.errors import AlreadyExists, BrokerError
 from .broker.namespace import Namespace
 from .broker.node import Broker
 from .clock import Clock, SystemClock
 from .config import OFF, Config, ConfigError, NamespaceConfig, environment, finished, load, swt_key_of
-from .engine.log import Engine
+from .engine.log import Engine, EngineError
 from .front.amqp.server import AmqpServer
 from .front.amqp.websocket import accept, is_websocket
 from .front.api import Api, Probe
@@ -60,11 +60,24 @@ KEYS_PERIOD = 2.0
 """Seconds between looks at the configuration file for new keys."""
 
 
+def _reason(error: OSError) -> str:
+    """The system's words for it, without what asyncio wraps around them."""
+    import ssl
+
+    if isinstance(error, ssl.SSLError):
+        return f"not a certificate and its key in PEM form ({error.reason or error})"
+    number = error.errno or 0
+    return os.strerror(number).lower() if number > 0 else error.strerror or str(error)
+
+
 class PortTaken(Exception):
     """A port that was asked for cannot be had."""
 
-    def __init__(self, where: str, reason: str) -> None:
-        super().__init__(f"{where} cannot be used: {reason}.")
+    def __init__(self, where: str, scheme: str, error: OSError) -> None:
+        flag = "--port" if scheme == "http" else f"--{scheme}-port"
+        super().__init__(
+            f"{where} cannot be used: {_reason(error)}. Another one: {flag} 0 picks a free port."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +199,8 @@ class Server:
             wanted["https"] = _or(config.https_port, HTTPS_PORT)
             usual = usual and config.https_port in (None, HTTPS_PORT, OFF)
             wanted["amqps"] = _or(config.amqps_port, AMQPS_PORT if usual else OFF)
+        elif any(port not in (None, OFF) for port in (config.https_port, config.amqps_port)):
+            log.warning("no port for TLS alone is opened: TLS is off; --tls auto turns it on")
         for scheme, port in wanted.items():
             if port != OFF:
                 await self._open(scheme, port, context, tls_only=scheme in ("https", "amqps"))
@@ -202,7 +217,7 @@ class Server:
         except OSError as error:
             asked = scheme == "http" or getattr(config, f"{scheme}_port") is not None
             if asked:
-                raise PortTaken(f"{config.host}:{port}", error.strerror or str(error)) from error
+                raise PortTaken(f"{config.host}:{port}", scheme, error) from error
             others = ", ".join(self._urls.values())
             log.warning("%s port %s is taken; %s is spoken at %s as well", scheme, port, scheme, others)
             return
@@ -222,7 +237,12 @@ class Server:
             names += [host for ns in config.namespaces for host in ns.hosts]
             folder = Path(config.data) / "tls"
             cert, key = map(str, tls.ensure_certificate(folder, [config.host, *names, *config.tls_hosts]))
-        return tls.server_context(Path(cert), Path(key))
+        try:
+            return tls.server_context(Path(cert), Path(key))
+        except OSError as error:
+            raise ConfigError(
+                f"{cert} with the key {key} cannot be used for TLS: {_reason(error)}."
+            ) from error
 
     def _websocket(self, request: Request) -> bool:
         return is_websocket(request) and accept(request, self.amqp.protocol)
@@ -295,7 +315,14 @@ def _engine(config: Config) -> Engine:
         return MemoryEngine()
     from .engine.file import FileEngine
 
-    return FileEngine(config.data, segment_bytes=config.segment_bytes)
+    try:
+        return FileEngine(config.data, segment_bytes=config.segment_bytes)
+    except OSError as error:
+        is_file = os.path.isfile(config.data)
+        why = "it is a file" if is_file else _reason(error)
+        raise EngineError(
+            f"the data folder {config.data} cannot be used: {why}. Choose another with --data."
+        ) from error
 
 
 def _jwt(config: Config) -> JwtVerifier | None:
@@ -328,8 +355,12 @@ async def _ensure(namespace: Namespace, ns: NamespaceConfig) -> None:
             ring.append(entity)
             entity = replace(entity, forward_to="", forward_dead_letters_to="")
         rules = (e for e in ns.entities if isinstance(e, Rule) and e.subscription == entity.path)
-        with contextlib.suppress(AlreadyExists):
+        try:
             await namespace.create(entity, next(rules, None))
+        except AlreadyExists:
+            pass
+        except BrokerError as error:
+            raise ConfigError(f"'{entity.path}' cannot be made: {error}") from error
     for entity in ring:
         await namespace.update(entity)
 
@@ -415,6 +446,9 @@ def _write_ready(path: str, ready: Ready) -> None:
         }
     )
     temporary = f"{path}.{os.getpid()}"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ConfigError(f"the ready file {path} cannot be written: {_reason(error)}.") from error

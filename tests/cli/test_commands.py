@@ -70,6 +70,20 @@ class TestEntities:
         run("subscription", "rm", "news/all", "--yes")
         assert data(run("subscription", "ls", "news", "--json")) == []
 
+    def test_subscriptions_of_all_topics(self, run):
+        for name in ("one", "other"):
+            run("topic", "create", f"all-{name}")
+            run("subscription", "create", f"all-{name}/sub-{name}")
+        found = {(s["topicName"], s["name"]) for s in data(run("subscription", "ls", "--json"))}
+        assert {("all-one", "sub-one"), ("all-other", "sub-other")} <= found
+        assert "no topic 'nope'" in run("subscription", "ls", "nope", code=3).stderr
+        run("queue", "ls", "one", code=2)
+
+    def test_partitions(self, run):
+        run("hub", "create", "of-parts", "--set", "partitionCount=2")
+        shown = run("hub", "show", "of-parts").stdout
+        assert "PARTITION  FIRST  LAST" in shown
+
     def test_options_are_checked(self, run):
         assert "5' minutes" in run("queue", "create", "bad", "-s", "lockDuration=PT10M", code=1).stderr
         assert "NAME=VALUE" in run("queue", "create", "bad", "-s", "nonsense", code=2).stderr
@@ -209,6 +223,10 @@ class TestTools:
         checks = data(run("doctor", "--data", str(tmp_path / "none"), "--port", "0", "--json"))
         assert checks
         assert {"level", "check", "text"} == set(checks[0])
+        (tmp_path / "file").write_text("")
+        for place in ("file", "file/below"):
+            done = run("doctor", "--data", str(tmp_path / place), "--port", "0", "--json", code=1)
+            assert ("FIX", "data") in {(one["level"], one["check"]) for one in data(done)}
         (tmp_path / "bad.toml").write_text("prot = 1")
         done = run("doctor", "--data", str(tmp_path / "none"), "--config", str(tmp_path / "bad.toml"), code=1)
         assert "port" in done.stdout

@@ -308,6 +308,11 @@ def test_41_errors(live, client, queue):
     other = ServiceBusClient.from_connection_string(wrong, retry_total=0)
     with pytest.raises(ServiceBusAuthenticationError), other.get_queue_sender(queue) as sender:
         sender.send_messages(ServiceBusMessage("x"))
+    # The client tells its user neither of the two reasons' words.
+    log = live.log.read_text()
+    assert "link refused: The messaging entity 'absent' could not be found" in log
+    assert f"token for '{queue}' refused" in log
+    assert "d3Jvbmc" not in log
     with client.get_queue_sender(queue) as sender:
         with pytest.raises(MessageSizeExceededError):
             sender.send_messages(ServiceBusMessage("x" * 2_000_000))

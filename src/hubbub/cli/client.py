@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import ssl
 import sys
@@ -22,7 +23,8 @@ DEFAULT_STRING = (
 EXIT_BY_STATUS = {401: 4, 403: 1, 404: 3, 410: 3, 409: 6, 412: 6, 429: 8, 503: 8}
 TOKEN_SECONDS = 3600
 HINTS = {
-    3: "`hubbub hub ls`, `queue ls` and `topic ls` list what is there; `create` makes it.",
+    3: "`hubbub hub ls`, `queue ls` and `topic ls` list what is there; `create` makes it."
+    " What a topic passed on is in TOPIC/subscriptions/NAME.",
     4: "Check the key and its rights: `hubbub connstr` prints the connection string in use.",
     8: "Wait and try again, or send less at a time.",
 }
@@ -109,7 +111,9 @@ def unreachable(target: Target, port: int, error: OSError | None) -> str:
     if isinstance(error, ssl.SSLError):
         why = f"{where} does not speak TLS ({error.reason or error})"
         return f"{why}. A server without TLS wants UseDevelopmentEmulator=true in the connection string."
-    why = f" ({error.strerror or error})" if error else ""
+    number = error.errno or 0 if error else 0
+    # asyncio wraps the system's words into its own.
+    why = f" ({os.strerror(number) if number > 0 else error.strerror or error})" if error else ""
     return f"no hubbub answers at {where}{why}. Start one with `hubbub up`."
 
 

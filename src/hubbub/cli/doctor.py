@@ -71,9 +71,12 @@ def _machine(port: int) -> Iterator[Finding]:
 
 
 def _disk(data: str) -> Iterator[Finding]:
-    folder = data if os.path.isdir(data) else os.path.dirname(os.path.abspath(data))
-    if not os.access(folder, os.W_OK):
-        yield Finding("FIX", "data", f"{folder} cannot be written; choose another folder with --data")
+    folder = os.path.abspath(data)
+    while not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    why = _unusable(folder)
+    if why:
+        yield Finding("FIX", "data", f"{folder} {why}; choose another folder with --data")
         return
     free = shutil.disk_usage(folder).free
     level = "OK" if free > ROOM_BYTES else "WARN"
@@ -83,6 +86,17 @@ def _disk(data: str) -> Iterator[Finding]:
     yield Finding(
         level, "flush", f"a small write + fdatasync takes {flush:.2f} ms (median); sends wait for it"
     )
+
+
+def _unusable(folder: str) -> str:
+    """Why nothing can be stored there; empty: it can."""
+    if not os.path.isdir(folder):
+        return "is no folder"
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        return f"cannot be written ({error.strerror})"
 
 
 def _flush_ms(folder: str) -> float:
@@ -98,7 +112,8 @@ def _flush_ms(folder: str) -> float:
 
 def _journal(data: str) -> Iterator[Finding]:
     if not os.path.isdir(data):
-        yield Finding("OK", "journal", f"{data} does not exist yet")
+        if not os.path.exists(data):
+            yield Finding("OK", "journal", f"{data} does not exist yet")
         return
     import fcntl
 

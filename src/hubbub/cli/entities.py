@@ -33,6 +33,16 @@ COLUMNS = {
     "hubs": (("hub", "path"), ("partitions", "partitionCount"), ("events", "events"), ("status", "status")),
 }
 
+PARTITION = (
+    ("partition", "id"),
+    ("first", "beginSequenceNumber"),
+    ("last", "lastEnqueuedSequenceNumber"),
+    ("last_offset", "lastEnqueuedOffset"),
+    ("last_enqueued", "lastEnqueuedTimeUtc"),
+    ("events", "eventCount"),
+    ("bytes", "sizeInBytes"),
+)
+
 
 def _address(kind: str, path: str) -> str:
     """NAME, or TOPIC/NAME for a subscription."""
@@ -54,12 +64,18 @@ def _group(kind: str, noun: str) -> click.Group:
     @group.command("ls")
     @connection
     @as_json
-    @click.argument("topic", required=kind == "subscriptions", default=None)
-    def ls(text: str, ca: str | None, plain: bool, topic: str | None) -> None:
+    def ls(text: str, ca: str | None, plain: bool, topic: str | None = None) -> None:
         """All of them, with counts."""
-        query = f"?topic={segment(topic)}" if topic and kind == "subscriptions" else ""
-        found = Client(text, ca).json("GET", f"{kind}{query}")
+        client = Client(text, ca)
+        if kind != "subscriptions":
+            found = client.json("GET", kind)
+        else:
+            topics = [topic] if topic else [one["path"] for one in client.json("GET", "topics")]
+            found = [s for path in topics for s in client.json("GET", f"{kind}?topic={segment(path)}")]
         _show_list(kind, found, plain)
+
+    if kind == "subscriptions":
+        ls.params.append(click.Argument(["topic"], required=False))
 
     @group.command("show")
     @connection
@@ -74,7 +90,8 @@ def _group(kind: str, noun: str) -> click.Group:
         partitions = found.pop("partitions", None)
         show_table("fields", ("field", "value"), [(k, v) for k, v in found.items() if v is not None])
         if partitions:
-            show_table("partitions", tuple(partitions[0]), [tuple(p.values()) for p in partitions])
+            rows = [[part[field] for _, field in PARTITION] for part in partitions]
+            show_table("partitions", [title for title, _ in PARTITION], rows)
 
     @group.command("create")
     @connection

@@ -136,7 +136,7 @@ def _run(config: Config, verbose: int) -> None:
     except (EngineError, ConfigError, ValueError) as error:
         fail(str(error), 1)
     except PortTaken as error:
-        fail(f"{error} Another port: --port 0 picks a free one.", 1)
+        fail(str(error), 1)
     except OSError as error:
         fail(f"{error.filename or 'the system'}: {error.strerror or error}.", 1)
     raise SystemExit(code)

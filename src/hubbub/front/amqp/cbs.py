@@ -27,5 +27,6 @@ def _put(peer: Peer, request: Request) -> Response:
     try:
         peer.put_token(path_of(name).lower(), token)
     except Unauthorized as error:
+        peer.refused(f"token for {path_of(name)!r}", text_of(error))
         return Response(401, text_of(error), None, "amqp:unauthorized-access")
     return Response(202, "Accepted")

@@ -235,7 +235,13 @@ class Peer:
         """PLAIN: the key of a rule of any namespace; which one counts is known when it is opened."""
         self._credentials = (user, password)
         found = any(self._plain(ns) is not None for ns in self.server.broker.namespaces.values())
+        if not found:
+            self.refused("PLAIN", "no rule has that name and that key")
         connection.authenticated(found)
+
+    def refused(self, what: str, why: str) -> None:
+        """For the log: clients hide from their users why their tokens and links are refused."""
+        log.warning("%s %s refused: %s", self._transport.peer, what, why)
 
     def _plain(self, namespace: Namespace) -> Grant | None:
         assert self._credentials is not None
@@ -301,7 +307,10 @@ class Peer:
                 log.exception("attach failed")
             if isinstance(error, Invalid) and "partition" in str(error).lower():
                 condition = OUT_OF_RANGE
-            log.info("%s attach refused: %s %s", self._transport.peer, condition, error)
+            if condition in ("amqp:not-found", "amqp:unauthorized-access"):
+                self.refused("link", text_of(error))
+            else:
+                log.info("%s attach refused: %s %s", self._transport.peer, condition, error)
             self._rights.pop(link, None)
             self._cbs.discard(link)
             link.refuse(condition, text_of(error))
