@@ -66,13 +66,7 @@ def _group(kind: str, noun: str) -> click.Group:
     @as_json
     def ls(text: str, ca: str | None, plain: bool, topic: str | None = None) -> None:
         """All of them, with counts."""
-        client = Client(text, ca)
-        if kind != "subscriptions":
-            found = client.json("GET", kind)
-        else:
-            topics = [topic] if topic else [one["path"] for one in client.json("GET", "topics")]
-            found = [s for path in topics for s in client.json("GET", f"{kind}?topic={segment(path)}")]
-        _show_list(kind, found, plain)
+        _show_list(kind, _found(Client(text, ca), kind, topic), plain)
 
     if kind == "subscriptions":
         ls.params.append(click.Argument(["topic"], required=False))
@@ -90,8 +84,7 @@ def _group(kind: str, noun: str) -> click.Group:
         partitions = found.pop("partitions", None)
         show_table("fields", ("field", "value"), [(k, v) for k, v in found.items() if v is not None])
         if partitions:
-            rows = [[part[field] for _, field in PARTITION] for part in partitions]
-            show_table("partitions", [title for title, _ in PARTITION], rows)
+            _show_columns("partitions", PARTITION, partitions)
 
     @group.command("create")
     @connection
@@ -121,6 +114,14 @@ def _group(kind: str, noun: str) -> click.Group:
     if kind in ("queues", "subscriptions"):
         _add_purge(group, kind)
     return group
+
+
+def _found(client: Client, kind: str, topic: str | None) -> list[dict[str, Any]]:
+    """All of one kind; of subscriptions, those of `topic`, or of every topic."""
+    if kind != "subscriptions":
+        return list(client.json("GET", kind))
+    topics = [topic] if topic else [one["path"] for one in client.json("GET", "topics")]
+    return [found for path in topics for found in client.json("GET", f"{kind}?topic={segment(path)}")]
 
 
 def _add_purge(group: click.Group, kind: str) -> None:
@@ -163,9 +164,12 @@ def _show_list(kind: str, found: list[dict[str, Any]], plain: bool) -> None:
     if plain:
         click.echo(json.dumps(found, indent=2))
         return
-    columns = COLUMNS[kind]
-    rows = [[entity.get(field) for _, field in columns] for entity in found]
-    show_table(kind, [title for title, _ in columns], rows)
+    _show_columns(kind, COLUMNS[kind], found)
+
+
+def _show_columns(title: str, columns: tuple[tuple[str, str], ...], found: list[dict[str, Any]]) -> None:
+    rows = [[one.get(field) for _, field in columns] for one in found]
+    show_table(title, [column for column, _ in columns], rows)
 
 
 queue = _group("queues", "queue")
