@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from ...broker.errors import SessionRequired
+from ...broker.errors import Invalid, SessionRequired
 from ...broker.receiver import Receiver
 from ...broker.sessions import SessionLock
 from ...wire.amqp.link import Sender
 from ...wire.amqp.performatives import Source
 from ...wire.amqp.types import Described, Long, Symbol
 from .errors import SESSION_LOCK_LOST, condition_of, text_of
+from .messages import KEY_CHARS_MAX
 from .queues import Receiving
 
 if TYPE_CHECKING:
@@ -31,13 +32,18 @@ _TICKS_1970 = 621_355_968_000_000_000
 
 
 def wanted(link: Sender) -> tuple[bool, str | None]:
-    """Whether the link asks for a session, and which one; None: the next available."""
+    """Whether the link asks for a session, and which one; None: the next available. Raises Invalid for a name
+    that no message can have."""
     filters = (link.source.filter if isinstance(link.source, Source) else None) or {}
     if FILTER not in filters:
         return False, None
     value = filters[FILTER]
     value = value.value if isinstance(value, Described) else value
-    return True, None if value is None else str(value)
+    if value is None:
+        return True, None
+    if not isinstance(value, str) or len(value) > KEY_CHARS_MAX:
+        raise Invalid(f"The session id must be a text of at most {KEY_CHARS_MAX} characters.")
+    return True, str(value)
 
 
 class Accepting:
