@@ -23,8 +23,9 @@ from rig import Row
 from rows_amqp import AmqpRows
 from rows_http import HttpRows
 from rows_servicebus import ServiceBusRows
+from rows_time import TimeRows
 
-GROUPS: tuple[Any, ...] = (HttpRows, AmqpRows, ServiceBusRows)
+GROUPS: tuple[Any, ...] = (HttpRows, AmqpRows, ServiceBusRows, TimeRows)
 NAMES = [name for group in GROUPS for name in group.NAMES]
 
 
