@@ -12,6 +12,9 @@ from ..engine.log import Log, Put
 from .message import Message
 from .numbering import key_of
 
+FORGOTTEN_PER_MESSAGE = 8
+"""Ids whose time is over that one look forgets: a million of one moment keep nobody waiting."""
+
 
 class History:
     """Message ids seen within the duplicate-detection window; a log keeps them over restarts."""
@@ -48,11 +51,13 @@ class History:
 
     def _knows(self, identity: str, since: int) -> bool:
         order = self._order
-        while order and order[0][0] < since:
+        for _ in range(FORGOTTEN_PER_MESSAGE):
+            if not order or order[0][0] >= since:
+                break
             moment, old = order.popleft()
             if self._seen.get(old) == moment:
                 del self._seen[old]
-        return identity in self._seen
+        return self._seen.get(identity, -1) >= since
 
     def add(self, identity: str, now: int) -> None:
         self._seen[identity] = now

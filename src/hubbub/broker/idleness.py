@@ -67,6 +67,11 @@ class Idleness:
                 found.append(key)
         return found
 
+    def next(self, now: int) -> int:
+        """When the first of the others will have been idle for long enough, if nobody uses it."""
+        ends = (self.used[key] + length for key, length in self._lengths.items())
+        return min((end for end in ends if end > now), default=FOREVER)
+
 
 def last_use_of(key: str, receivers: Receivers, fanout: Fanout | None, now: int) -> int:
     """When something was last received there; ahead of now if it is in use. `fanout`: that of a topic."""

@@ -431,9 +431,9 @@ class Namespace:
 
     # Time.
 
-    def retain(self) -> None:
-        """Trims hubs and duplicate histories by their terms, and lets idle entities go; call it about once
-        in RETENTION_PERIOD."""
+    def retain(self) -> int:
+        """Trims hubs and duplicate histories by their terms, and lets idle entities go. Call it again in
+        RETENTION_PERIOD, or when it says, if that is sooner."""
         now = self._clock.now()
         for key in self._idleness.idle(
             now, lambda key: last_use_of(key, self.receivers, self.topics.get(key), now)
@@ -450,6 +450,7 @@ class Namespace:
                 trims.append((history.log, before))
         if trims:
             self._engine.append([], now, lambda error: None, trims=trims)
+        return self._idleness.next(now)
 
     async def _leave(self, key: str) -> None:
         # What cannot go now is tried again; what is below a topic may have gone with it.

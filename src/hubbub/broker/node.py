@@ -38,6 +38,6 @@ class Broker:
                 receiver.close()
 
     def _periodic(self) -> None:
-        for namespace in self.namespaces.values():
-            namespace.retain()
-        self.start()
+        soonest = min(namespace.retain() for namespace in self.namespaces.values())
+        moment = min(soonest, self.clock.now() + RETENTION_PERIOD)
+        self._timer = self.clock.call_at(moment, self._periodic)
