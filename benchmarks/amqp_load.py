@@ -172,6 +172,8 @@ def azure(port: int, batch_events: int, anew: bool, seconds: float) -> float:
 class Client(Events):
     """A blocking connection with one session and one link."""
 
+    read_bytes_max = 1 << 18
+
     def __init__(self, port: int, user: str, password: str) -> None:
         """Without a user there is no SASL exchange of a name: the token comes later."""
         self.socket = socket.create_connection(("127.0.0.1", port))
@@ -192,7 +194,7 @@ class Client(Events):
         data = self.wire.take()
         if data:
             self.socket.sendall(data)
-        data = self.socket.recv(1 << 18)
+        data = self.socket.recv(self.read_bytes_max)
         assert data, "the server hung up"
         self.wire.receive(data)
 

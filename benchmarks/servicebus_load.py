@@ -71,6 +71,9 @@ class Getting(Client):
 class Roaming(Getting):
     """Receivers that each take the next available session, receive what it has, and go on to the next."""
 
+    read_bytes_max = 1 << 13
+    """Little at a time, or all would go on together, and the server and its client wait for each other."""
+
     def __init__(self, port: int, user: str, password: str) -> None:
         super().__init__(port, user, password)
         self.address = ""
