@@ -24,7 +24,7 @@ OWNER = (KEY_NAME, KEY)
 MESSAGES_PER_SECOND = 10_000
 """How many a round has for each second that was asked for."""
 SUBSCRIPTIONS, REGIONS = 100, 10
-SESSIONS, RECEIVERS = 10_000, 100
+SESSIONS, EACH, RECEIVERS = 10_000, 10, 100
 QUEUES = 1_000
 
 rate = partial(rig.rate, LOAD)
@@ -77,7 +77,7 @@ class ServiceBusRows:
         config = self._config(
             Queues=[{"Name": "plain"}, {"Name": "seated", "Properties": {"RequiresSession": True}}]
         )
-        count = max(SESSIONS, self.count)
+        count = SESSIONS * EACH
 
         def seated(port: int) -> float:
             rate("fill", port, "seated", count, SESSIONS, *OWNER)

@@ -353,7 +353,9 @@ def _encode_int(value: int) -> bytes:
 def _encode_list(values: list[Any]) -> bytes:
     if not values:
         return b"\x45"
-    return _encode_compound(0xC0, len(values), b"".join(map(encode, values)))
+    # Most fields of most performatives are null.
+    body = b"".join([b"\x40" if value is None else encode(value) for value in values])
+    return _encode_compound(0xC0, len(values), body)
 
 
 def _encode_map(values: dict[Any, Any]) -> bytes:
