@@ -265,6 +265,29 @@ def test_a_wait_ends():
     story(act)
 
 
+def test_a_duplicate_is_answered_when_what_it_repeats_is_durable():
+    """Or, where that fails, as that is: else its sender would think it stored."""
+
+    async def main():
+        fault = [Full("no space")]
+        w = World(MemoryEngine(lambda: fault[0]))
+        fault[0] = None
+        await w.ns.create(Queue(path="q", requires_duplicate_detection=True))
+        for expected in (Full("no space"), None):
+            fault[0] = expected
+            heard = []
+            for _ in range(2):
+                w.ns.send("q", [Message(b"x", message_id="1")], w.clock.now(), heard.append)
+            assert heard == []
+            await w.quiet()
+            assert [type(error) for error in heard] == [Busy if expected else type(None)] * 2
+            fault[0] = None
+            assert w.ns.counts("q").active == (0 if expected else 1)
+        await w.engine.close()
+
+    asyncio.run(main())
+
+
 def test_a_full_disk_loses_and_tells_nothing_false():
     async def main():
         fault = [None]

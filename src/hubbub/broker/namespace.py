@@ -315,7 +315,8 @@ class Namespace:
         if numbers is not None:
             numbers += self._numbers(key, given, messages)
         if not messages:
-            done(None)
+            # What they repeat may be on its way to the disk still, and may not get there.
+            self._engine.append([], now, lambda error: done(busy(error)))
             return
         if self._is_full(entity, now):
             raise QuotaExceeded(f"The maximum entity size of '{entity.path}' has been reached or exceeded.")

@@ -5,12 +5,14 @@ The topic's own log holds no messages; it only counts, so that sequence numbers 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
 
 from ..engine.log import Engine, EngineError, Log, Put
+from .deadletters import dead_letter
 from .delivery import busy
 from .errors import MessageNotFound
 from .filters import ActiveRule, FilterError, Letter, Value
@@ -18,7 +20,7 @@ from .forwarding import Arrival
 from .history import History, forget, remember
 from .ledger import SCHEDULED, Counts, Entry
 from .message import Message, decode_message
-from .numbering import number_of
+from .numbering import number_of, sequence_of
 from .receiver import Receiver
 from .routes import Routes
 
@@ -26,6 +28,8 @@ SIZE_LASTS = 1000
 """Milliseconds for which the sum of all copies is taken on, with what came since."""
 TRIM_EVERY = 512
 """Numbers that the topic's own log gathers before they go."""
+LAST = (1 << 48) - 1
+"""Behind all numbers that a topic gives."""
 RULE_NAME = "RuleName"
 """The property of a copy that an action made, which names its rule (topic filters page)."""
 SCHEDULED_COPIES_READ_MAX = 5_000
@@ -153,14 +157,13 @@ class Fanout:
 
     def cancel(self, sequences: Sequence[int], now: int, done: Callable[[Exception | None], object]) -> None:
         """Takes scheduled messages back from all subscriptions. Raises MessageNotFound."""
-        wanted = set(sequences)
+        wanted = dict.fromkeys(sequences)
         found = [
             (receiver, entry, number)
             for receiver in self.subscriptions.values()
-            for entry, number in _scheduled(receiver)
-            if number in wanted
+            for entry, number in _scheduled_as(receiver, wanted)
         ]
-        for missing in wanted.difference(number for _, _, number in found):
+        for missing in wanted.keys() - {number for _, _, number in found}:
             raise MessageNotFound(missing)
         for receiver, entry, _ in found:
             receiver.ledger.claim(entry)
@@ -273,6 +276,27 @@ def _scheduled(receiver: Receiver) -> Iterator[tuple[Entry, int]]:
             yield entry, decode_message(record.payload).enqueued_sequence
 
 
+def _scheduled_as(receiver: Receiver, numbers: Iterable[int]) -> Iterator[tuple[Entry, int]]:
+    """The scheduled copies that have these numbers of the topic. It gave them in the order in which they are
+    here, so that few of a million must be read."""
+    ledger, log = receiver.ledger, receiver.log
+    known: dict[int, int] = {}
+
+    def number_at(sequence: int) -> int:
+        if sequence not in known:
+            record = log.get(sequence)
+            # One that is not durable yet is among the last.
+            known[sequence] = LAST if record is None else decode_message(record.payload).enqueued_sequence
+        return known[sequence]
+
+    waiting = sorted(e.sequence for e in ledger.entries.values() if e.state == SCHEDULED)
+    for number in numbers:
+        at = bisect_left(waiting, sequence_of(number), key=lambda sequence: sequence_of(number_at(sequence)))
+        while at < len(waiting) and number_at(waiting[at]) == number:
+            yield ledger.entries[waiting[at]], number
+            at += 1
+
+
 def _placed(
     receiver: Receiver, copies: Sequence[Message], dead: Sequence[Message]
 ) -> list[tuple[Receiver, Sequence[Message]]]:
@@ -287,22 +311,9 @@ def _placed(
 
 
 def _unseated(message: Message, path: str) -> Message:
-    return msgspec.structs.replace(
-        message,
-        ttl=None,
-        scheduled=None,
-        dead_letter_source=path,
-        dead_letter_reason="Session ID is null.",
-        dead_letter_description=(
-            "Session enabled entity doesn't allow a message whose session identifier is null."
-        ),
-    )
+    text = "Session enabled entity doesn't allow a message whose session identifier is null."
+    return dead_letter(message, path, "Session ID is null.", text)
 
 
 def _unfiltered(message: Message, path: str, error: FilterError) -> Message:
-    return msgspec.structs.replace(
-        message,
-        dead_letter_source=path,
-        dead_letter_reason="FilterEvaluationException",
-        dead_letter_description=str(error),
-    )
+    return dead_letter(message, path, "FilterEvaluationException", str(error))
