@@ -640,7 +640,7 @@ class Pair:
         found = self.in_state("Active", "Deferred", "Scheduled")
         self.failing = fails
         got = []
-        assert self.run(purge, self.live, got.append) == len(found)
+        assert self.run(purge, self.live, 0, 1 << 62, got.append)[0] == len(found)
         self.failing = False
         for m in found if not fails else ():
             del self.messages[m.sequence]
@@ -650,7 +650,7 @@ class Pair:
         """So that what was buried does not pile up."""
         if len(self.dead) < 20:
             return False
-        self.run(purge, self.live.dead_letters, lambda error: None)
+        self.run(purge, self.live.dead_letters, 0, 1 << 62, lambda error: None)
         self.dead = []
         return True
 

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from hubbub.broker import selection
 from hubbub.broker.entity import FOREVER, EventHub, Queue, Subscription, Topic
 from hubbub.broker.errors import (
     AlreadyExists,
@@ -286,6 +287,26 @@ def test_a_duplicate_is_answered_when_what_it_repeats_is_durable():
         await w.engine.close()
 
     asyncio.run(main())
+
+
+def test_a_purge_goes_by_pieces(monkeypatch):
+    """What comes meanwhile stays, and so does what somebody holds."""
+    monkeypatch.setattr(selection, "PURGE_MAX", 3)
+
+    async def act(w):
+        await w.send("q", *"abcdefgh")
+        held = await w.receive("q")
+        purging = asyncio.ensure_future(w.ns.purge("q"))
+        await asyncio.sleep(0)
+        await w.send("q", "new")
+        assert await purging == 7
+        assert [d.message.payload for d in w.ns.peek("q", 0, 9)] == [b"a", b"new"]
+        await w.settle("q", "complete", held)
+        assert await w.ns.purge("q") == 1
+        assert await w.ns.purge("q") == 0
+        assert w.ns.counts("q").active == 0
+
+    story(act)
 
 
 def test_a_full_disk_loses_and_tells_nothing_false():

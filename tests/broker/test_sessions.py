@@ -694,7 +694,7 @@ def test_a_purge_and_a_receive_at_once():
         await w.send("1", "2", "3", path="plain")
         plain = w.ns.receiver("plain")
         outcomes, deliveries = [], []
-        assert purge(plain, outcomes.append) == 3
+        assert purge(plain, 0, 4, outcomes.append) == (3, 4)
         plain.receive(True, w.clock.now(), deliveries.append)
         plain.receive(False, w.clock.now(), deliveries.append)
         plain.unlock(plain.holder(deliveries[0].token), outcomes.append)
@@ -713,7 +713,7 @@ def test_a_purge_forgets_sessions():
     async def act(w):
         await w.send(*(f"{n}:1" for n in range(50)))
         lock = await w.accept("7")
-        assert await w.ask(lambda done: purge(w.queue, done)) is None
+        assert await w.ask(lambda done: purge(w.queue, 0, 51, done)) is None
         assert w.sessions.list(None, 0, 100) == []
         assert await w.accept() is None
         await w.send("7:2", "8:2")

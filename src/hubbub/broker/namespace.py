@@ -408,11 +408,15 @@ class Namespace:
         return self._receiver_or_dead(receiver, dead_letter).peek(from_sequence, count_max)
 
     async def purge(self, receiver: str, dead_letter: bool = False) -> int:
-        """Returns how many messages went. Raises NotFound, Busy."""
-        future: asyncio.Future[EngineError | None] = asyncio.get_running_loop().create_future()
-        count = purge(self._receiver_or_dead(receiver, dead_letter), future.set_result)
-        await _raise(future)
-        return count
+        """Of the messages that are there now. Returns how many went. Raises NotFound, Busy."""
+        found = self._receiver_or_dead(receiver, dead_letter)
+        total, at, end = 0, found.log.first, found.log.next
+        while at < end:
+            future: asyncio.Future[EngineError | None] = asyncio.get_running_loop().create_future()
+            count, at = purge(found, at, end, future.set_result)
+            total += count
+            await _raise(future)
+        return total
 
     def _receiver_or_dead(self, path: str, dead_letter: bool) -> Receiver:
         key = path.lower() + (DEAD_LETTERS if dead_letter else "")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Found = Callable[[list[Delivery] | Exception], object]
 DEFERRED_BYTES_MAX = 8 << 20
 """Of messages received by their numbers at once, which go in one answer; one alone may have more."""
+PURGE_MAX = 5000
+"""Messages that are purged before everything else has its turn."""
 
 
 def receive_deferred(
@@ -132,13 +134,14 @@ def _older(receiver: Receiver, moment: int, session: str | None) -> Iterator[tup
             yield sequence, session_of(record.payload)
 
 
-def purge(receiver: Receiver, done: Done) -> int:
-    """Everything that is not locked or being settled goes. Returns how many messages that is."""
+def purge(receiver: Receiver, start: int, before: int, done: Done) -> tuple[int, int]:
+    """Of the messages from `start` on and before another sequence, up to PURGE_MAX go that are not locked or
+    being settled. Returns how many that is, and where to go on."""
     entries: list[Entry] = []
     untouched: list[tuple[Log, int]] = []
     log = receiver.log
-    sequence = log.next_alive(log.first)
-    while sequence is not None:
+    sequence = log.next_alive(start)
+    while sequence is not None and sequence < before and len(entries) + len(untouched) < PURGE_MAX:
         entry = receiver.ledger.entries.get(sequence)
         if entry is None:
             untouched.append((log, sequence))
@@ -152,7 +155,7 @@ def purge(receiver: Receiver, done: Done) -> int:
         done(error)
 
     _bury(receiver, entries, untouched, receiver.clock.now(), purged)
-    return len(entries) + len(untouched)
+    return len(entries) + len(untouched), before if sequence is None else sequence
 
 
 def _forget_late(receiver: Receiver, untouched: Sequence[tuple[Log, int]]) -> None:
