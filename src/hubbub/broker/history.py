@@ -57,7 +57,8 @@ class History:
             moment, old = order.popleft()
             if self._seen.get(old) == moment:
                 del self._seen[old]
-        return self._seen.get(identity, -1) >= since
+        moment = self._seen.get(identity)
+        return moment is not None and moment >= since
 
     def add(self, identity: str, now: int) -> None:
         self._seen[identity] = now
