@@ -158,9 +158,18 @@ def spawn(live, *arguments):
         [sys.executable, "-m", "hubbub", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment(HUBBUB_CONNECTION_STRING=live.connection_string),
+        env=environment(HUBBUB_CONNECTION_STRING=live.connection_string, PYTHONFAULTHANDLER="1"),
         text=True,
     )
+
+
+def ended(process):
+    """The exit code; a process that does not end says where it stands."""
+    try:
+        return process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        pytest.fail(process.communicate()[1])
 
 
 class TestStreams:
@@ -172,7 +181,7 @@ class TestStreams:
         run("send", "followed", "after")
         assert json.loads(tail.stdout.readline())["body"] == "after"
         tail.send_signal(signal.SIGINT)
-        assert tail.wait(10) == 130
+        assert ended(tail) == 130
         assert "Traceback" not in tail.stderr.read()
 
     def test_a_pipe_that_closes(self, live, run, queue):
