@@ -212,6 +212,25 @@ class TestEnd:
             poll.join(10)
             assert answers == [204]
 
+    def test_who_waits_for_events_does_not_hold_it_up(self, tmp_path):
+        with running(tmp_path, "--memory") as live:
+            events = "/_hubbub/api/v1/hubs/events/partitions/0/events?from=end"
+            answers = []
+            waiting = [
+                threading.Thread(target=lambda query=query: answers.append(live.call("GET", events + query)))
+                for query in ("&wait=60", "&stream=1")
+            ]
+            for one in waiting:
+                one.start()
+            until(lambda: b"hubbub_ActiveConnections 3" in live.call("GET", "/metrics")[2])
+            time.sleep(0.2)
+            began = time.monotonic()
+            assert live.stop(signal.SIGINT) == 0
+            assert time.monotonic() - began < 5
+            for one in waiting:
+                one.join(10)
+            assert sorted((status, body) for status, _, body in answers) == [(200, b""), (200, b"[]")]
+
     def test_sigint_and_what_was_sent_is_there_again(self, tmp_path):
         with running(tmp_path) as live:
             assert live.call("POST", "/queue/messages", b"kept")[0] == 201

@@ -117,7 +117,7 @@ class Server:
         self.broker = Broker(self.engine, self.clock, self.namespaces)
         self.meter = Meter(self.broker)
         self.access = AccessLog(sys.stderr, config.log_format) if config.access_log else None
-        api = Api(self.broker, self.meter, Probe(self.engine, self.clock), self.clock, __version__)
+        self.api = api = Api(self.broker, self.meter, Probe(self.engine, self.clock), self.clock, __version__)
         options = RestOptions(config.missing_status, config.cors, self._wrap, self._websocket)
         self.door = RestDoor(self.broker, self.clock, Management(self.clock), api, options, self.meter)
         self.http = HttpServer(
@@ -144,6 +144,7 @@ class Server:
         if self._keys_task is not None:
             self._keys_task.cancel()
         self.broker.stop()
+        self.api.stop()
         await self.amqp.drain()
         await self.http.drain(int(self.config.drain_seconds * 1000))
         await self.engine.close()

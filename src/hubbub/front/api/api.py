@@ -27,7 +27,7 @@ import msgspec
 from ...broker.access import Action, Right, Unauthorized
 from ...broker.entity import AnyEntity, EventHub, Queue, Subscription, Topic, subscription_path
 from ...broker.errors import AlreadyExists, BrokerError, Invalid, NotFound
-from ...broker.hub import void
+from ...broker.hub import Hub, void
 from ...broker.namespace import Namespace
 from ...broker.node import Broker
 from ...broker.partitions import Start, partition_number
@@ -85,6 +85,12 @@ class Api:
         self._clock = clock
         self._version = version
         self._tasks: set[asyncio.Task[None]] = set()
+        self._readers: set[_Reader] = set()
+
+    def stop(self) -> None:
+        """Who waits for events is answered with none: nobody should keep a server from ending."""
+        for reader in list(self._readers):
+            reader.end()
 
     def handle(self, request: Request, namespace: Namespace, segments: list[str], now: int) -> None:
         """Answers, now or later. Raises nothing."""
@@ -214,7 +220,7 @@ class Api:
         start = _start(query.get("from", "start"), _flag(query, "inclusive"))
         sequence = found.locate(number, start)
         count = _number(query, "count", 100, COUNT_MAX)
-        reader = _Reader(self._clock, namespace, hub, partition, sequence, count)
+        reader = _Reader(self._clock, self._readers, found, number, sequence, count)
         if _flag(query, "stream"):
             reader.stream(request)
         else:
@@ -230,14 +236,17 @@ class _Reader:
     """One reader of a partition: a long poll that answers once, or a stream of JSON lines."""
 
     def __init__(
-        self, clock: Clock, namespace: Namespace, hub: str, partition: str, sequence: int, count: int
+        self, clock: Clock, waiting: set[_Reader], hub: Hub, partition: int, sequence: int, count: int
     ) -> None:
         self._clock = clock
-        self._hub = namespace.hub(hub)
-        self._number = int(partition)
+        self._waiting = waiting
+        self._hub = hub
+        self._number = partition
         self._sequence = sequence
         self._count = count
         self._stop: Callable[[], None] = _nothing
+        self.end: Callable[[], object] = _nothing
+        """Makes it stop waiting, while it is in `waiting`."""
 
     def poll(self, request: Request, until: int) -> None:
         events = self._hub.read(self._number, self._sequence, self._count, BYTES_MAX)
@@ -248,22 +257,26 @@ class _Reader:
 
         def again(limit: int) -> None:
             request.on_disconnect = None
-            self._stop()
-            timer.cancel()
+            gone()
             self.poll(request, limit)
-
-        self._stop = self._hub.wait(self._number, self._sequence, lambda: again(until))
 
         def gone() -> None:
             self._stop()
             timer.cancel()
+            self._waiting.discard(self)
 
+        self._waiting.add(self)
+        self.end = lambda: again(0)
         request.on_disconnect = gone
+        # The last step: it may call back at once.
+        self._stop = self._hub.wait(self._number, self._sequence, lambda: again(until))
 
     def stream(self, request: Request) -> None:
         out = request.start_stream(200, ((b"Content-Type", b"application/jsonl; charset=utf-8"),))
-        self._task = asyncio.ensure_future(self._pump(request, out))
-        request.on_disconnect = lambda: void(self._task.cancel())
+        task = asyncio.ensure_future(self._pump(request, out))
+        self._waiting.add(self)
+        self.end = task.cancel
+        request.on_disconnect = lambda: void(task.cancel())
 
     async def _pump(self, request: Request, out: ResponseStream) -> None:
         """At the client's pace: nothing is read while the client does not take what it has."""
@@ -277,9 +290,11 @@ class _Reader:
                     continue
                 await self._more()
         except (ConnectionError, asyncio.CancelledError):
-            pass  # The client has what it wanted, or has gone.
+            pass  # The client has what it wanted, or has gone, or the server ends.
         finally:
             self._stop()
+            self._waiting.discard(self)
+            out.end()
 
     async def _more(self) -> None:
         there = asyncio.Event()
