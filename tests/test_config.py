@@ -184,6 +184,7 @@ def test_the_service_bus_emulators_file(tmp_path):
         ("[[queue]]\nname = 'q'\nlock_duration = 'PT10M'", ["'q'", "5"]),
         ("[[queue]]\nname = 'q'\ndeliveries_max = 'ten'", ["'q'", "deliveries_max"]),
         ("[[queue]]\nname = 'a//b'", ["a//b"]),
+        ("[[hub]]\nname = 'h'\npartition_count = 99", ["'h'", "PartitionCount", "1..32"]),
         ("queue = 'q'", ["'queue'", "list of tables"]),
         ("[[keys]]\nname = 'a'", ["'primary'"]),
         ("[[keys]]\nname = 'a'\nprimary = 'b'\nrights = ['Sned']", ["Listen, Send, Manage"]),

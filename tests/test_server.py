@@ -78,10 +78,7 @@ class TestStart:
     @pytest.mark.parametrize(
         ("flags", "said"),
         [
-            (
-                ["--hub", "a:9999", "--memory"],
-                "'a' cannot be made: SubCode=40000. The property 'PartitionCount'",
-            ),
+            (["--config", "lost.toml", "--memory"], "'q' cannot be made as configured: SubCode=40400."),
             (
                 ["--tls-cert", "no", "--tls-key", "none"],
                 "no with the key none cannot be used for TLS: no such",
@@ -96,11 +93,23 @@ class TestStart:
         ],
     )
     def test_what_cannot_be_used(self, tmp_path, flags, said):
+        (tmp_path / "lost.toml").write_text("[[queue]]\nname = 'q'\nforward_to = 'nobody'\n")
         (tmp_path / "file").write_text("x")
         done = hubbub("up", "--port", "0", *flags, cwd=tmp_path)
         assert done.returncode == 1
         assert said in done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+    def test_the_environment(self, tmp_path):
+        """Each flag has a variable of its own name; those that Kubernetes sets beside a service are not ours."""
+        (tmp_path / "some.toml").write_text("memory = true\n[[queue]]\nname = 'q'\n")
+        service = {"HUBBUB_HTTP_PORT": "tcp://10.0.0.1:80", "HUBBUB_AMQP_PORT": "tcp://10.0.0.1:5672"}
+        ours = {"HUBBUB_CONFIG": "some.toml", "HUBBUB_HUB": "h:2 i", "HUBBUB_LIMITS": "none"}
+        with running(tmp_path, **service, **ours) as live:
+            until(lambda: "Ctrl-C" in live.out.read_text())
+            block = live.out.read_text()
+            for part in ("queue q", "hub h (2 partitions)", "hub i (4 partitions)", "in memory"):
+                assert part in block
 
     def test_a_port_for_tls_without_tls(self, tmp_path):
         with running(tmp_path, "--memory", "--https-port", "0") as live:

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from .broker.access import SharedKey, rights_of
+from .broker.constraints import check_limits
 from .broker.entity import (
     FOREVER,
     RULES_MAX,
@@ -35,6 +36,7 @@ from .broker.entity import (
     rule_path,
     subscription_path,
 )
+from .broker.errors import Invalid
 from .broker.filters import CORRELATED, CorrelationFilter, Filter, SqlFilter
 from .broker.limits import PROFILES, Limits
 from .front.http.limits import HttpLimits
@@ -177,8 +179,20 @@ def _check(config: Config) -> None:
             raise ConfigError(f"namespace '{ns.name}' has {len(ns.keys)} keys; {RULES_MAX} are allowed.")
     if config.profile not in PROFILES:
         raise ConfigError(f"limits is '{config.profile}'; it must be one of {', '.join(PROFILES)}.")
+    for path, error in ((e.path, _beyond(e, config, ns)) for ns in config.namespaces for e in ns.entities):
+        if error:
+            raise ConfigError(f"'{path}': {error}")
     if config.tls == "files" and not (config.tls_cert and config.tls_key):
         raise ConfigError("TLS with files needs both --tls-cert and --tls-key.")
+
+
+def _beyond(entity: AnyEntity, config: Config, ns: NamespaceConfig) -> str:
+    """What the limits say against it; mostly nothing."""
+    try:
+        check_limits(entity, config.limits_of(), ns.name)
+    except Invalid as error:
+        return str(error)
+    return ""
 
 
 def keys_of(text: str) -> tuple[SharedKey, ...]:

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -319,8 +319,8 @@ def _engine(config: Config) -> Engine:
     try:
         return FileEngine(config.data, segment_bytes=config.segment_bytes)
     except OSError as error:
-        is_file = os.path.isfile(config.data)
-        why = "it is a file" if is_file else _reason(error)
+        where = "" if error.filename in (None, config.data) else f"{error.filename}: "
+        why = "it is a file" if os.path.isfile(config.data) else f"{where}{_reason(error)}"
         raise EngineError(
             f"the data folder {config.data} cannot be used: {why}. Choose another with --data."
         ) from error
@@ -356,14 +356,19 @@ async def _ensure(namespace: Namespace, ns: NamespaceConfig) -> None:
             ring.append(entity)
             entity = replace(entity, forward_to="", forward_dead_letters_to="")
         rules = (e for e in ns.entities if isinstance(e, Rule) and e.subscription == entity.path)
-        try:
-            await namespace.create(entity, next(rules, None))
-        except AlreadyExists:
-            pass
-        except BrokerError as error:
-            raise ConfigError(f"'{entity.path}' cannot be made: {error}") from error
+        with contextlib.suppress(AlreadyExists):
+            await _made(entity, namespace.create(entity, next(rules, None)))
     for entity in ring:
-        await namespace.update(entity)
+        await _made(entity, namespace.update(entity))
+
+
+async def _made(entity: AnyEntity, making: Awaitable[object]) -> None:
+    try:
+        await making
+    except AlreadyExists:
+        raise
+    except BrokerError as error:
+        raise ConfigError(f"'{entity.path}' cannot be made as configured: {error}") from error
 
 
 def _next_of(namespace: Namespace, missing: list[AnyEntity]) -> int:

@@ -233,6 +233,9 @@ class TestTools:
         assert checks
         assert {"level", "check", "text"} == set(checks[0])
         (tmp_path / "file").write_text("")
+        elsewhere = {"HUBBUB_DATA": str(tmp_path / "file")}
+        assert f"FIX  data       {tmp_path / 'file'} is no folder" in hubbub("doctor", **elsewhere).stdout
+        assert str(tmp_path / "file") in hubbub("trust", **elsewhere).stderr
         for place in ("file", "file/below"):
             done = run("doctor", "--data", str(tmp_path / place), "--port", "0", "--json", code=1)
             assert ("FIX", "data") in {(one["level"], one["check"]) for one in data(done)}

@@ -224,6 +224,14 @@ def connection(command: _F) -> _F:
 
 
 protocol = click.option("--protocol", type=click.Choice(["http", "amqp"]), default="http", show_default=True)
+data_folder = click.option(
+    "--data",
+    default=".hubbub",
+    show_default=True,
+    envvar="HUBBUB_DATA",
+    type=click.Path(),
+    help="The data folder.",
+)
 as_json = click.option("--json", "plain", is_flag=True, help="Machine-readable output.")
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import click
 
-from .client import as_json
+from .client import as_json, data_folder
 
 FLUSHES = 50
 SLOW_FLUSH_MS = 10.0
@@ -33,9 +33,9 @@ class Finding(NamedTuple):
 
 
 @click.command()
-@click.option("--data", default=".hubbub", show_default=True, type=click.Path(), help="The data folder.")
+@data_folder
 @click.option("--port", default=5300, show_default=True)
-@click.option("--config", "file", type=click.Path(), help="A configuration to check.")
+@click.option("--config", "file", type=click.Path(), envvar="HUBBUB_CONFIG", help="A configuration to check.")
 @as_json
 def doctor(data: str, port: int, file: str | None, plain: bool) -> None:
     """Check this machine and its data; exit code 1 if something must be fixed."""
@@ -129,7 +129,10 @@ def _journal(data: str) -> Iterator[Finding]:
                     "OK", "journal", f"in use by a running hubbub (pid {file.read().strip()}); not read"
                 )
                 return
-    problems = list(verify(data))
+    try:
+        problems = list(verify(data))
+    except OSError as error:
+        problems = [f"{error.filename or data} cannot be read: {error.strerror}"]
     for problem in problems:
         yield Finding("FIX", "journal", problem)
     if not problems:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import click
 
-from .client import as_json, fail
+from .client import as_json, data_folder, fail
 
 
 class Habit(NamedTuple):
@@ -48,7 +48,7 @@ VARIABLES = {
 
 
 @click.command()
-@click.option("--data", default=".hubbub", show_default=True, type=click.Path(), help="The data folder.")
+@data_folder
 @click.option("--pem", is_flag=True, help="Print the authority's certificate.")
 @click.option("--shell", is_flag=True, help="Print variables for eval, and make the bundle they name.")
 @as_json

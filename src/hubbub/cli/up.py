@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from typing import Any
 
@@ -13,7 +14,22 @@ from ..broker.errors import BrokerError
 from ..config import OFF, Config, ConfigError, NamespaceConfig, environment, finished, load
 from .client import fail
 
-_ENVIRONMENT = {"auto_envvar_prefix": "HUBBUB"}
+
+class _Flag(click.Option):
+    """A flag with a variable for each of its long names: --tls-host is HUBBUB_TLS_HOST."""
+
+    def __init__(self, *names: Any, **settings: Any) -> None:
+        super().__init__(*names, **settings)
+        long = [name[2:] for name in self.opts if name.startswith("--")]
+        self.envvar = [f"HUBBUB_{name.upper().replace('-', '_')}" for name in long]
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        value = super().resolve_envvar_value(ctx)
+        # Kubernetes sets HUBBUB_PORT=tcp://… beside a service named hubbub; that is not meant for us.
+        return None if value and value.startswith("tcp://") else value
+
+
+_flag = functools.partial(click.option, cls=_Flag)
 
 
 class _Port(click.ParamType):  # type: ignore[type-arg] # older click has no type argument
@@ -34,35 +50,31 @@ class _Port(click.ParamType):  # type: ignore[type-arg] # older click has no typ
 PORT = _Port()
 
 
-@click.command(context_settings=_ENVIRONMENT)
-@click.option("--config", "file", type=click.Path(), help="hubbub.toml, or Config.json of an Azure emulator.")
-@click.option("--host", help="Address to listen on. [127.0.0.1]")
-@click.option("--port", "--http-port", "port", type=PORT, help="HTTP port; 0: a free one; off. [5300]")
-@click.option("--https-port", type=PORT, help="HTTPS port when TLS is on. [5343]")
-@click.option("--amqp-port", type=PORT, help="AMQP port; every port speaks HTTP and AMQP. [5672]")
-@click.option("--amqps-port", type=PORT, help="AMQPS port when TLS is on. [5671]")
-@click.option("--data", type=click.Path(), help="Folder for what must survive. [./.hubbub]")
-@click.option("--memory", is_flag=True, default=None, help="Keep nothing on disk.")
-@click.option("--hub", "hubs", multiple=True, metavar="NAME[:PARTITIONS]", help="Create an event hub.")
-@click.option("--queue", "queues", multiple=True, metavar="NAME", help="Create a queue.")
-@click.option("--topic", "topics", multiple=True, metavar="NAME[/SUBSCRIPTION]", help="Create a topic.")
-@click.option("--auth", type=click.Choice(["keys", "open"]), help="open: no tokens needed; loopback only.")
-@click.option(
-    "--allow-well-known-key", is_flag=True, default=None, help="Allow the emulators' key in public."
-)
-@click.option("--tls", type=click.Choice(["off", "auto", "files"]), help="auto: a local CA. [off]")
-@click.option("--tls-cert", type=click.Path(), help="Certificate chain (PEM); implies --tls files.")
-@click.option("--tls-key", type=click.Path(), help="Private key (PEM).")
-@click.option(
+@click.command()
+@_flag("--config", "file", type=click.Path(), help="hubbub.toml, or Config.json of an Azure emulator.")
+@_flag("--host", help="Address to listen on. [127.0.0.1]")
+@_flag("--port", "--http-port", "port", type=PORT, help="HTTP port; 0: a free one; off. [5300]")
+@_flag("--https-port", type=PORT, help="HTTPS port when TLS is on. [5343]")
+@_flag("--amqp-port", type=PORT, help="AMQP port; every port speaks HTTP and AMQP. [5672]")
+@_flag("--amqps-port", type=PORT, help="AMQPS port when TLS is on. [5671]")
+@_flag("--data", type=click.Path(), help="Folder for what must survive. [./.hubbub]")
+@_flag("--memory", is_flag=True, default=None, help="Keep nothing on disk.")
+@_flag("--hub", "hubs", multiple=True, metavar="NAME[:PARTITIONS]", help="Create an event hub.")
+@_flag("--queue", "queues", multiple=True, metavar="NAME", help="Create a queue.")
+@_flag("--topic", "topics", multiple=True, metavar="NAME[/SUBSCRIPTION]", help="Create a topic.")
+@_flag("--auth", type=click.Choice(["keys", "open"]), help="open: no tokens needed; loopback only.")
+@_flag("--allow-well-known-key", is_flag=True, default=None, help="Allow the emulators' key in public.")
+@_flag("--tls", type=click.Choice(["off", "auto", "files"]), help="auto: a local CA. [off]")
+@_flag("--tls-cert", type=click.Path(), help="Certificate chain (PEM); implies --tls files.")
+@_flag("--tls-key", type=click.Path(), help="Private key (PEM).")
+@_flag(
     "--tls-host", "tls_hosts", multiple=True, metavar="NAME", help="Another name for the auto certificate."
 )
-@click.option(
-    "--limits", "profile", type=click.Choice(["basic", "standard", "premium", "none"]), help="[standard]"
-)
-@click.option("--log-format", type=click.Choice(["text", "json"]), help="[text]")
-@click.option("-q", "--quiet", is_flag=True, help="No access log.")
-@click.option("-v", "--verbose", count=True, help="Log more; twice: everything.")
-@click.option("--ready-file", type=click.Path(), help="Written as JSON once the server is ready.")
+@_flag("--limits", "profile", type=click.Choice(["basic", "standard", "premium", "none"]), help="[standard]")
+@_flag("--log-format", type=click.Choice(["text", "json"]), help="[text]")
+@_flag("-q", "--quiet", is_flag=True, help="No access log.")
+@_flag("-v", "--verbose", count=True, help="Log more; twice: everything.")
+@_flag("--ready-file", type=click.Path(), help="Written as JSON once the server is ready.")
 def up(**flags: Any) -> None:
     """Start the server in the foreground (also: hubbub serve).
 
