@@ -181,12 +181,18 @@ class Cleaner:
         engine = self._engine
         del engine.segments[segment.number]
         os.close(segment.descriptor)
-        try:
-            os.unlink(segment.path)
-            # Before anything it buried may be forgotten: the two must not come back in the wrong order.
-            engine.disk.flush_folder(engine.path)
-        except OSError:
-            pass  # Found again at the next start, with nothing alive in it.
+
+        def remove() -> None:
+            try:
+                os.unlink(segment.path)
+                # Before anything it buried may be forgotten: the two must not come back in the wrong order.
+                engine.disk.flush_folder(engine.path)
+            except OSError:
+                pass  # Found again at the next start, with nothing alive in it.
+
+        engine.aside(remove, self._removed)
+
+    def _removed(self) -> None:
         self._rest()
         self._next()
 

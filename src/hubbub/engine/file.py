@@ -316,6 +316,16 @@ class FileEngine:
             items.append(fmt.LOGS_ITEM.pack(log.id, log.first, log.durable, len(name)) + name)
         return b"".join(fmt.encode(fmt.LOGS, 0, self.id_next, 0, 0, b"".join(items)))
 
+    def aside(self, work: Callable[[], object], then: Callable[[], object]) -> None:
+        """Has the flush thread do what takes long, and calls back."""
+        loop = asyncio.get_running_loop()
+
+        def job() -> None:
+            work()
+            loop.call_soon_threadsafe(then)
+
+        self._jobs.put(job)
+
     def _work(self) -> None:
         """The flush thread: one job after the other, until there is None."""
         while (job := self._jobs.get()) is not None:
