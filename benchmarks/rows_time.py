@@ -70,10 +70,11 @@ class TimeRows:
                 due = int((time.time() + length) * 1000)
                 rate("pile", server.port, queue, MILLION, kind, due)
                 ahead = due / 1000 - time.time()
-                assert ahead > 0, "the messages came too late"
-                time.sleep(max(0.0, ahead - 1))
+                assert ahead > 2, "the messages came too late"
+                before, _ = map(float, load("watch", server.port, due - 1_000).split())
                 slowest, usual = map(float, load("watch", server.port, due + 20_000).split())
-            yield Row(f"slowest answer while {what}, ms", slowest, "<=50", f"99 % within {usual:.1f} ms")
+            note = f"99 % within {usual:.1f} ms; slowest before, {before:.1f} ms"
+            yield Row(f"slowest answer while {what}, ms", slowest, "<=50", note)
 
     def _config(self) -> str:
         path = self.folder / "time.toml"

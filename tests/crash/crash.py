@@ -2,7 +2,8 @@
 
 Fault model: a real server process on one data folder is killed at a random moment (seeded) while writers
 and receivers talk to it, then started again. The disk itself does not lie. A request without
-an answer may or may not have happened; everything with an answer must have.
+an answer may or may not have happened; everything with an answer must have. Segments are small, so that many are
+cleaned and removed meanwhile.
 
 Writers send numbered bodies to every partition of a hub, to queues and to a topic, each alone on its target, so
 that order can be checked: over HTTP one request at a time, over AMQP many under way. Receivers lock and

@@ -62,6 +62,7 @@ DEPOT, SHOP, TOPIC = "depot", "shop", "orders"
 GATE, DOOR, PRESS, HALL, KIOSK = "gate", "door", "press", "hall", "kiosk"
 DELIVERIES_MAX = 3
 CONFIG = f"""
+segment_bytes = 262144
 queue = [
   {{ name = "{SESSIONS}", requires_session = true }},
   {{ name = "{DEFERRAL}" }}, {{ name = "{SCHEDULE}" }}, {{ name = "{DEPOT}" }}, {{ name = "{SHOP}" }},
