@@ -11,6 +11,7 @@ import pytest
 from azure.servicebus import NEXT_AVAILABLE_SESSION, ServiceBusClient, ServiceBusMessage
 from azure.servicebus.exceptions import (
     MessageNotFoundError,
+    MessageSizeExceededError,
     MessagingEntityDisabledError,
     ServiceBusAuthenticationError,
     ServiceBusError,
@@ -33,7 +34,7 @@ from proton import (
     ulong,
     ushort,
 )
-from proton.utils import BlockingConnection
+from proton.utils import BlockingConnection, LinkDetached
 
 from live import ROOT, WELL_KNOWN, running
 
@@ -148,7 +149,7 @@ def test_texts_of_all_kinds(client, queue):
         application_properties={
             "ключ": "🎉",
             "k" * 5000: "v",
-            "long": "v" * 70_000,
+            "long": "v" * 30_000,
             "": "no name",
             "none": None,
         },
@@ -170,6 +171,22 @@ def test_texts_of_all_kinds(client, queue):
     } == sent.application_properties
     for name in ("message_id", "subject", "to", "reply_to", "reply_to_session_id", "correlation_id"):
         assert getattr(found, name) == getattr(sent, name)
+
+
+@pytest.mark.parametrize(
+    ("properties", "text"),
+    [
+        ({"p": "v" * 33_000}, "property 'p' size"),
+        ({str(n): "v" * 30_000 for n in range(3)}, "properties' size"),
+    ],
+)
+def test_properties_have_limits(client, plain, queue, properties, text):
+    with client.get_queue_sender(queue) as sender:
+        with pytest.raises(MessageSizeExceededError, match=text):
+            sender.send_messages(ServiceBusMessage("x", application_properties=properties))
+        later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
+        with pytest.raises(MessageSizeExceededError, match=text):
+            sender.schedule_messages(ServiceBusMessage("x", application_properties=properties), later)
 
 
 def test_a_symbol_that_is_none(client, queue):
@@ -311,3 +328,17 @@ def test_namespaces_with_a_connection_string_each(tmp_path):
             client.get_queue_sender("q"),
         ):
             raise AssertionError("the key is of the other namespace")
+
+
+def test_too_many_who_wait(tmp_path):
+    (tmp_path / "hubbub.toml").write_text(
+        "memory = true\n[limits]\nreceives_max = 2\n[[queue]]\nname = 'q'\n"
+    )
+    with running(tmp_path, "--config", "hubbub.toml") as live:
+        connection = connected(live.ready["amqp"], WELL_KNOWN)
+        receivers = [connection.create_receiver("q", credit=1, name=str(n)) for n in range(2)]
+        with pytest.raises(LinkDetached, match="2 receives wait"):
+            connection.create_receiver("q", credit=1, name="2").receive(WAIT)
+        connection.create_sender("q").send(Message(body="x"))
+        assert receivers[0].receive(WAIT).body == "x"
+        connection.close()

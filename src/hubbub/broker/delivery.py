@@ -55,6 +55,8 @@ class Terms(NamedTuple):
     """0: any."""
     partitioned: bool = False
     """Never changes either."""
+    receives_max: int = 0
+    """Who may wait at a time; 0: any number."""
     closed: str = ""
     """Why nobody may receive now; empty: they may."""
 

@@ -56,6 +56,7 @@ def terms_of(entity: Queue | Subscription, topic: Topic | None, limits: Limits) 
         entity.requires_session,
         limits.session_state_bytes_max,
         entity.partitioning if isinstance(entity, Queue) else topic is not None and topic.partitioning,
+        limits.receives_max,
         "" if entity.can_receive else closed_text(entity),
     )
 

@@ -22,7 +22,7 @@ from .delivery import Settled, Terms, Tokens, delivery_of, first_present, only_b
 from .delivery import Waiter as Waiter
 from .delivery import busy as busy
 from .entity import FOREVER
-from .errors import Disabled, Forwards, Invalid, LockLost, SessionLockLost, SessionRequired
+from .errors import Busy, Disabled, Forwards, Invalid, LockLost, SessionLockLost, SessionRequired
 from .forwarding import Forwarder
 from .ledger import (
     AVAILABLE,
@@ -198,7 +198,8 @@ class Receiver:
     def receive(self, lock: bool, until: int, done: Callable[[Outcome], object]) -> Waiter | None:
         """Calls `done` with the next message, now or once there is one; with None at the moment `until`
         (FOREVER: never); with SessionRequired where messages are had by session only, with Forwards where
-        they go on by themselves, with Disabled where nobody may receive.
+        they go on by themselves, with Disabled where nobody may receive, with
+        Busy where too many wait.
 
         `lock`: peek-lock; otherwise the message is deleted first. Returns the waiter if it has to wait.
         """
@@ -208,14 +209,18 @@ class Receiver:
         if self.forwarder is not None:
             done(Forwards())
             return None
-        if closed := self.terms().closed:
-            done(Disabled(closed))
+        terms = self.terms()
+        if terms.closed:
+            done(Disabled(terms.closed))
             return None
         now = self.used = self.clock.now()
         if not self.waiting and self._deliver(lock, now, done):
             return None
         if until <= now:
             done(None)
+            return None
+        if len(self.waiting) >= terms.receives_max > 0:
+            done(Busy(f"{len(self.waiting)} receives wait on this entity already; try again later"))
             return None
         return Waiter(self.waiting, lock, done).wait(self.clock, until)
 

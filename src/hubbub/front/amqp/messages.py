@@ -15,8 +15,9 @@ import msgspec
 
 from ...broker.delivery import reasons
 from ...broker.entity import FOREVER
-from ...broker.errors import Invalid
+from ...broker.errors import Invalid, TooLarge
 from ...broker.ledger import Entry
+from ...broker.limits import Limits
 from ...broker.message import MOMENT_MAX, MOMENT_MIN, Message
 from ...broker.receiver import Delivery
 from ...chance import guid_bytes
@@ -75,19 +76,22 @@ _MESSAGE_ID, _EXPIRY, _CREATION = (
 _GROUP = PROPERTY_NAMES.index("group_id")
 
 
-def messages_of(payload: bytes, form: int, now: int) -> list[Message]:
-    """The messages of one transfer, a single one or a batch. Raises DecodeError, Invalid."""
+def messages_of(payload: bytes, form: int, now: int, limits: Limits) -> list[Message]:
+    """The messages of one transfer, a single one or a batch. Raises DecodeError, Invalid, TooLarge."""
     envelope = split(payload)
     if form != BATCH_FORMAT:
-        return [message_of(envelope, now)]
-    messages = [message_of(split(part), now) for part in data_sections(envelope.body)]
+        return [message_of(envelope, now, limits)]
+    messages = [message_of(split(part), now, limits) for part in data_sections(envelope.body)]
     if not messages:
         raise Invalid("The batch holds no message.")
     return messages
 
 
-def message_of(sections: Sections, now: int) -> Message:
-    """One message as its sender encoded it. Raises DecodeError, Invalid."""
+def message_of(sections: Sections, now: int, limits: Limits) -> Message:
+    """One message as its sender encoded it. Raises DecodeError, Invalid, TooLarge."""
+    size = len(sections.properties) + len(sections.application_properties)
+    if size > limits.property_bytes_max or size > limits.properties_bytes_max:
+        _check_weight(sections, size, limits)
     annotations = section_map(sections.message_annotations)
     properties = _typed("properties", section_list(sections.properties, 0), _PROPERTIES)
     ttl = _ttl(_header_ttl(sections.header), properties)
@@ -103,6 +107,17 @@ def message_of(sections: Sections, now: int) -> Message:
         annotations=_others(sections.message_annotations, annotations),
         header=sections.header,
     )
+
+
+def _check_weight(sections: Sections, size: int, limits: Limits) -> None:
+    """The bounds on properties, as they are encoded (REST reference 6)."""
+    one_max, all_max = limits.property_bytes_max, limits.properties_bytes_max
+    if size > all_max > 0:
+        raise TooLarge(size, all_max, "properties'")
+    for name, value in section_map(sections.application_properties).items() if one_max else ():
+        size = len(encode(name)) + len(encode(value))
+        if size > one_max:
+            raise TooLarge(size, one_max, f"property '{name!s:.60}'")
 
 
 @lru_cache(256)

@@ -287,7 +287,7 @@ def _scheduled(call: Call, now: int) -> Iterable[Message]:
         payload = item.get("message")
         if not isinstance(payload, bytes):
             raise Invalid("Each of 'messages' needs an encoded 'message'.")
-        for message in messages_of(payload, 0, now):
+        for message in messages_of(payload, 0, now, call.peer.namespace.limits):
             if message.scheduled is None:
                 raise Invalid("A message to be scheduled needs the time at which it is to be enqueued.")
             yield message

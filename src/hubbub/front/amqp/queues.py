@@ -69,7 +69,7 @@ class Sending(Incoming):
         return send
 
     def _messages(self, peer: Peer, delivery: Arrived, now: int) -> list[Message]:
-        messages = messages_of(delivery.payload, delivery.format, now)
+        messages = messages_of(delivery.payload, delivery.format, now, peer.namespace.limits)
         check(messages, self.size_max(peer))
         return messages
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...broker.errors import Busy, LockLost, NotFound
+from ...broker.errors import LockLost, NotFound
 from ...broker.receiver import Delivery, Outcome, Receiver
 from ..http.request import Request
 from .errors import XML, wrong_verb
@@ -41,9 +41,6 @@ class Receive:
     def _receive(self, request: Request, route: Route, receiver: Receiver) -> None:
         until = request.received + route.timeout
         lock = request.method == b"POST"
-        waiting = len(receiver.waiting)
-        if waiting >= route.namespace.limits.receives_max > 0:
-            raise Busy(f"{waiting} receives wait on this entity already; try again later")
 
         def done(outcome: Outcome) -> None:
             request.on_disconnect = None
