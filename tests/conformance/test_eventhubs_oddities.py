@@ -40,12 +40,17 @@ def change(live, hub, **settings):
     assert live.call("PUT", f"/_hubbub/api/v1/hubs/{hub}", body)[0] in (200, 201)
 
 
+def body_of(receiver):
+    message = receiver.receive(5)  # Its body is a view of memory that goes with it.
+    return bytes(message.body)
+
+
 def test_a_hub_disabled_for_receiving_has_no_readers(live, hub, plain):
     address = f"{hub}/ConsumerGroups/$Default/Partitions/0"
     sender = plain.create_sender(hub)
     reader = plain.create_receiver(address, credit=10)
     sender.send(Message(body=b"a"))
-    assert bytes(reader.receive(5).body) == b"a"
+    assert body_of(reader) == b"a"
     change(live, hub, status="SendDisabled")
     with pytest.raises(SendException, match="37"):  # rejected
         sender.send(Message(body=b"b"))
@@ -56,4 +61,4 @@ def test_a_hub_disabled_for_receiving_has_no_readers(live, hub, plain):
         plain.create_receiver(address, credit=10).receive(5)
     change(live, hub, status="Active")
     again = plain.create_receiver(address, credit=10)
-    assert bytes(again.receive(5).body) == b"a"
+    assert body_of(again) == b"a"
