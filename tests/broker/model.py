@@ -229,7 +229,7 @@ class Pair:
         self.follow()
 
     def expire(self) -> None:
-        for m in self.in_state("Active", "Deferred"):
+        for m in self.in_state("Active"):
             if 0 < m.expires <= self.now:
                 self.bury(m, "TTLExpiredException")
 
@@ -322,11 +322,13 @@ class Pair:
             assert [self.seen(d) for d in self.live.peek(0, 1000, session=name)] == self.visible(name)
 
     def visible(self, session=None):
-        """What a look shows: all states, but nothing whose time is over, though somebody may hold it."""
+        """What a look shows: all states, but nothing whose time is over, though somebody may hold it, unless it
+        is deferred."""
         return [
             m.seen()
             for _, m in sorted(self.messages.items())
-            if session in (None, m.session) and not 0 < m.expires <= self.now
+            if session in (None, m.session)
+            and (m.deferred or m.state == "Deferred" or not 0 < m.expires <= self.now)
         ]
 
     def seen(self, d: Delivery):
@@ -583,12 +585,16 @@ class Pair:
         found = self.in_state("Deferred")[which % 4 :][:count]
         sequences = [m.sequence for m in found] or [NONE]
         right = bool(found) and all(not self.sessions or m.session == holder.id for m in found)
+        over = [m for m in found if right and 0 < m.expires <= self.now]
+        right = right and not over
         self.failing = fails = fails and not lock and right
         outcome = self.ask((holder or self.live).receive_deferred, sequences, lock)
         self.failing = False
         if not right:
             assert isinstance(outcome, MessageNotFound)
-            return False
+            for m in over:
+                self.bury(m, "TTLExpiredException")
+            return bool(over)
         if fails:
             assert isinstance(outcome, Busy)
             return False

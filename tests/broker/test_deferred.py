@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from broker.jumped import World
 from hubbub.broker import selection
 from hubbub.broker.entity import Queue
 from hubbub.broker.errors import MessageNotFound, TooLarge
@@ -13,6 +14,7 @@ from hubbub.broker.limits import PROFILES
 from hubbub.broker.message import Message
 from hubbub.broker.namespace import Namespace
 from hubbub.clock import ManualClock
+from hubbub.engine.file import FileEngine
 from hubbub.engine.memory import MemoryEngine
 
 
@@ -78,3 +80,47 @@ def test_what_is_not_there_is_told_first():
         assert isinstance(await ask(queue.receive_deferred, [1, 2, 3], True), MessageNotFound)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_deferred_messages_expire_when_they_are_asked_for(tmp_path, keeps):
+    """Not before, also after a restart; then as any other would."""
+
+    async def world():
+        return World(FileEngine(str(tmp_path)))
+
+    async def before():
+        w = await world()
+        await w.queue("q", dead_letter_on_expiration=keeps)
+        await w.send("q", "short", "waits", ttl=5000)
+        await w.send("q", "long")
+        for _ in range(3):
+            held = await w.receive("q")
+            if held.sequence != 2:
+                await w.settle("q", "defer", held)
+        await w.later(10_000)
+        found = [(d.sequence, d.state) for d in w.ns.peek("q", 0, 9)]
+        assert found == [(1, "Deferred"), (3, "Deferred")], "the other is locked, and its time is over"
+        await w.engine.close()
+        return w.clock
+
+    async def after(clock):
+        w = await world()
+        w.clock.advance(clock.now() - w.clock.now())
+        queue = w.ns.receiver("q")
+        await w.later(1000)
+        assert [d.sequence for d in queue.peek(0, 9)] == [1, 3]
+        for _ in range(2):
+            assert isinstance(await ask(queue.receive_deferred, [3, 1], True), MessageNotFound)
+            await w.quiet()
+            assert [(d.sequence, d.state) for d in queue.peek(0, 9)] == [(3, "Deferred")]
+        reasons = [
+            d.message.dead_letter_reason
+            for d in queue.dead_letters.peek(0, 9)
+            if d.message.payload == b"short"
+        ]
+        assert reasons == (["TTLExpiredException"] if keeps else [])
+        assert sequences(await ask(queue.receive_deferred, [3], True)) == [3]
+        await w.engine.close()
+
+    asyncio.run(after(asyncio.run(before())))

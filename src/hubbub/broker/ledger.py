@@ -190,7 +190,8 @@ class Ledger:
         entry.until = note.until
         entry.deferred, entry.changes = note.deferred, note.changes
         self._become(entry, note.state, note.token)
-        self.time(entry)
+        if note.state != DEFERRED:
+            self.time(entry)
         return entry
 
     # Receiving.
@@ -308,9 +309,10 @@ class Ledger:
 
     def due(self, now: int) -> Iterator[tuple[Entry, bool]]:
         """Entries whose moment has come, as (entry, expired). `expired`: its time to live is over, and
-        nobody holds it. Otherwise a lock ran out (state still LOCKED) or a scheduled message is now
-        available. Reserved messages are left alone. Looks at TIMERS_PER_TURN timers at most, since those
-        that mean nothing any more may be many: `next_deadline` tells whether there are others."""
+        nobody holds it; deferred messages wait for who asks for them. Otherwise a lock ran out (state still
+        LOCKED) or a scheduled message is now available. Reserved messages are left alone. Looks at
+        TIMERS_PER_TURN timers at most, since those that mean nothing any more may be many: `next_deadline`
+        tells whether there are others."""
         for _ in range(TIMERS_PER_TURN):
             timers = self._next_timers()
             if not timers or timers[0][0] > now:
@@ -326,7 +328,7 @@ class Ledger:
             if entry.state == LOCKED:
                 if entry.until <= now:
                     yield entry, False
-            elif 0 < entry.expires <= now:
+            elif 0 < entry.expires <= now and entry.state != DEFERRED:
                 yield entry, True
             elif entry.state == SCHEDULED and entry.until <= now:
                 self.release(entry)
@@ -394,7 +396,8 @@ class Ledger:
             self.on_free(entry)
         elif entry.state == AVAILABLE and entry.sequence < self._head:
             heapq.heappush(self._returned, entry.sequence)
-        self.time(entry)
+        if entry.state == AVAILABLE:
+            self.time(entry)
 
     # Timers. At most one for the end of each message's time to live, and one for each lock.
 

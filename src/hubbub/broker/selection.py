@@ -11,6 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from ..engine.log import Done, EngineError, Log, Record
+from .deadletters import expire
 from .delivery import Delivery, Settled, busy, delivery_of
 from .errors import MessageNotFound, SessionRequired, TooLarge
 from .ledger import AVAILABLE, DEFERRED, SCHEDULED, Entry
@@ -32,7 +33,8 @@ def receive_deferred(
     receiver: Receiver, sequences: Sequence[int], lock: bool, done: Found, holder: SessionLock | None = None
 ) -> None:
     """Delivers deferred messages, locked, or deleted first. MessageNotFound if any of them is not deferred,
-    TooLarge if they are too much for one answer; then nothing has changed.
+    TooLarge if they are too much for one answer; then nothing has changed, but that those expire whose
+    time to live is over: what is deferred waits for that until somebody asks for it.
 
     `holder`: whose session they must be of, where there are sessions.
     """
@@ -41,10 +43,11 @@ def receive_deferred(
         return
     now = receiver.clock.now()
     try:
-        entries = _entries(receiver, sequences, DEFERRED, now)
+        entries = _entries(receiver, sequences, DEFERRED)
         for entry in entries:
             if holder is not None and not holder.owns(entry):
-                raise MessageNotFound(entry.sequence)
+                raise MessageNotFound(receiver.number(entry.sequence))
+        _expire(receiver, entries, now)
         found = _records(receiver, entries)
     except (MessageNotFound, TooLarge) as error:
         done(error)
@@ -85,7 +88,7 @@ def cancel(receiver: Receiver, sequences: Sequence[int], done: Settled) -> None:
     """Takes back scheduled messages. MessageNotFound if any of them is not scheduled."""
     now = receiver.clock.now()
     try:
-        entries = _entries(receiver, sequences, SCHEDULED, now)
+        entries = _entries(receiver, sequences, SCHEDULED)
     except MessageNotFound as error:
         done(error)
         return
@@ -172,14 +175,16 @@ def _forget_late(receiver: Receiver, untouched: Sequence[tuple[Log, int]]) -> No
 def peek(
     receiver: Receiver, start: int, count_max: int, bytes_max: int, session: str | None
 ) -> list[Delivery]:
-    """Messages from a sequence on that have not expired: as many as that, of about so many bytes, but one."""
+    """Messages from a sequence on that have not expired, or are deferred: as many as that, of about so many
+    bytes, but one."""
     found: list[Delivery] = []
     now = receiver.clock.now()
     size = 0
     start = sequence_of(start) if receiver.partitioned else start
     for sequence in _sequences(receiver, start, session) if count_max > 0 else ():
         entry = receiver.ledger.entries.get(sequence) or Entry(sequence)
-        record = None if 0 < entry.expires <= now else receiver.log.get(sequence)
+        expired = 0 < entry.expires <= now and not entry.is_deferred
+        record = None if expired else receiver.log.get(sequence)
         if record is None:
             continue
         size += len(record.payload)
@@ -205,11 +210,25 @@ def _sequences(receiver: Receiver, start: int, session: str | None) -> Iterator[
         yield from filter(log.alive, receiver.sessions.since(session, start))
 
 
-def _entries(receiver: Receiver, numbers: Sequence[int], state: int, now: int) -> list[Entry]:
+def _expire(receiver: Receiver, entries: Sequence[Entry], now: int) -> None:
+    """Raises MessageNotFound if the time to live of any is over."""
+    over = [entry for entry in entries if 0 < entry.expires <= now]
+    numbers = [receiver.number(entry.sequence) for entry in over]
+    for entry in over:
+        expire(receiver, entry, now, _ignore)
+    if over:
+        raise MessageNotFound(numbers[0])
+
+
+def _ignore(error: EngineError | None) -> None:
+    """Whoever asks again finds it as it is then."""
+
+
+def _entries(receiver: Receiver, numbers: Sequence[int], state: int) -> list[Entry]:
     found = []
     for number in dict.fromkeys(numbers):
         entry = receiver.ledger.entries.get(sequence_of(number) if receiver.partitioned else number)
-        if entry is None or entry.state != state or 0 < entry.expires <= now:
+        if entry is None or entry.state != state:
             raise MessageNotFound(number)
         if receiver.partitioned and receiver.number(entry.sequence) != number:
             raise MessageNotFound(number)
