@@ -197,6 +197,12 @@ def test_a_symbol_that_is_none(client, queue):
         sender.send_messages(ServiceBusMessage("x", content_type="text/плайн"))
 
 
+def test_links_without_an_address(plain):
+    for attach in (lambda: plain.create_sender(None), lambda: plain.create_receiver(None, dynamic=True)):
+        with pytest.raises(LinkDetached, match="names no entity"):
+            attach()
+
+
 # Requests.
 
 

@@ -295,6 +295,8 @@ class Peer:
             terminus = link.target if isinstance(link, Receiver) else link.source
             address = terminus.address if isinstance(terminus, (Source, Target)) else None
             node = node_of(address)
+            if not node.path:
+                raise NotFound("The link names no entity. Dynamic and anonymous nodes are not to be had.")
             if node.kind in ("cbs", "management", "operations"):
                 self._attach_requests(link, node)
             elif isinstance(link, Receiver):
