@@ -57,8 +57,8 @@ class History:
             moment, old = order.popleft()
             if self._seen.get(old) == moment:
                 del self._seen[old]
-        moment = self._seen.get(identity)
-        return moment is not None and moment >= since
+        last = self._seen.get(identity)
+        return last is not None and last >= since
 
     def add(self, identity: str, now: int) -> None:
         self._seen[identity] = now
