@@ -91,6 +91,12 @@ class TestEntities:
 
 
 class TestMessages:
+    def test_texts_of_all_kinds(self, run, queue):
+        run("send", queue, "жизнь 🎉", "-p", "ключ=🎉")
+        line = run("peek", queue).stdout
+        assert "жизнь 🎉" in line
+        assert '{"ключ": "🎉"}' in line
+
     def test_send_peek_receive(self, run, queue):
         run("send", queue, "hello {{n}}", "--count", "3", "-p", "colour=red", "--message-id", "m{{n}}")
         seen = data(run("peek", queue, "--json"))

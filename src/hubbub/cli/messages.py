@@ -273,7 +273,7 @@ def line_of(message: dict[str, Any]) -> str:
     if message.get("deadLetterReason"):
         marks.append(message["deadLetterReason"])
     if message.get("properties"):
-        marks.append(json.dumps(message["properties"]))
+        marks.append(json.dumps(message["properties"], ensure_ascii=False))
     return f"{'  '.join(marks)}  {shown}"
 
 
