@@ -92,10 +92,15 @@ class TestEntities:
 
 class TestMessages:
     def test_texts_of_all_kinds(self, run, queue):
-        run("send", queue, "жизнь 🎉", "-p", "ключ=🎉")
+        """Also as properties that could not be HTTP headers."""
+        run("send", queue, "жизнь 🎉", "-p", "ключ=🎉", "-p", "host=a b", "-p", "n=x\r\ny: z")
         line = run("peek", queue).stdout
         assert "жизнь 🎉" in line
-        assert '{"ключ": "🎉"}' in line
+        assert '{"ключ": "🎉", "host": "a b", "n": "x\\r\\ny: z"}' in line
+
+    def test_what_no_header_may_hold(self, run, queue):
+        for text in ("text/плайн", "a\r\nb: c"):
+            assert "HTTP header" in run("send", queue, "x", "--content-type", text, code=2).stderr
 
     def test_send_peek_receive(self, run, queue):
         run("send", queue, "hello {{n}}", "--count", "3", "-p", "colour=red", "--message-id", "m{{n}}")

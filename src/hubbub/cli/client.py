@@ -168,6 +168,8 @@ class Client:
                     self._unreachable(None)
             except OSError as error:
                 self._unreachable(error)
+            except ValueError:
+                fail("an option holds what no HTTP header may: letters beyond Latin-1, or an end of line.", 2)
 
     def call(
         self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 import time
 import uuid
@@ -17,6 +18,8 @@ import click
 from .client import Client, as_json, connection, fail, protocol, segment
 
 _BATCH = "application/vnd.microsoft.servicebus.json"
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+"""Of a header (RFC 9110, 5.6.2)."""
 PROGRESS_FROM = 100
 """Messages from which on a progress bar is worth its place."""
 
@@ -153,7 +156,7 @@ def _groups(bodies: Iterator[bytes], most: int) -> Iterator[list[bytes]]:
 def _post(client: Client, path: str, group: list[bytes], first: int, options: dict[str, Any]) -> None:
     broker = [_broker(options, first + n) for n in range(len(group))]
     user = dict(item.partition("=")[::2] for item in options["properties"])
-    if len(group) == 1:
+    if len(group) == 1 and all(map(_may_be_header, user.items())):
         headers = {"Content-Type": options["content_type"], **user}
         if broker[0]:
             headers["BrokerProperties"] = json.dumps(broker[0])
@@ -164,13 +167,26 @@ def _post(client: Client, path: str, group: list[bytes], first: int, options: di
         try:
             element: dict[str, Any] = {"Body": body.decode()}
         except UnicodeDecodeError:
-            fail("over HTTP a batch holds text alone, and this is none; use --protocol amqp or --batch 1.", 2)
+            fail(
+                "over HTTP a batch, or a message whose properties cannot be headers, holds text alone, and this"
+                " is none; use --protocol amqp.",
+                2,
+            )
         if properties:
             element["BrokerProperties"] = properties
         if user:
             element["UserProperties"] = user
         elements.append(element)
     client.call("POST", path, json.dumps(elements).encode(), {"Content-Type": _BATCH})
+
+
+def _may_be_header(named: tuple[str, str]) -> bool:
+    """Whether a property can travel as one; in a batch all can."""
+    from ..front.rest.properties import EXCLUDED
+
+    name, value = named
+    plain = value.isascii() and value.isprintable() and value == value.strip()
+    return plain and _NAME.fullmatch(name) is not None and name.lower().encode() not in EXCLUDED
 
 
 def _broker(options: dict[str, Any], n: int) -> dict[str, Any]:
