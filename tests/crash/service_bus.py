@@ -257,6 +257,7 @@ async def hold(actor: Actor) -> None:
 
 
 async def _in_session(actor: Actor, mail: Any, session: str) -> None:
+    await _change_state(actor, session)
     mine: list[str] = []
     for delivery in await mail.some(3):
         key = actor.read(SESSIONS, delivery.payload)
@@ -268,6 +269,10 @@ async def _in_session(actor: Actor, mail: Any, session: str) -> None:
     keys = actor.deferred(SESSIONS, mine)
     if keys:
         await actor.recall(SESSIONS, keys, session)
+
+
+async def _change_state(actor: Actor, session: str) -> None:
+    """It must be what was last set; then it is set anew."""
     answer = await actor.request(SESSIONS, "get-session-state", {}, session)
     if answer["session-state"] is not None:
         actor.book.seen(state_of(session), (answer["session-state"].decode(), SET), now_ms())

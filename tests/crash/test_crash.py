@@ -20,4 +20,4 @@ def test_twenty_kills_lose_nothing():
     assert sum(map(len, history.acknowledged.values())) > 1000
     assert all(history.completed.values())
     done = history.service_bus.book.done_of
-    assert all(done[state] > 3 for state in ("active", "gone", "dead", "deferred", "scheduled", "set")), done
+    assert all(done[state] > 5 for state in ("active", "gone", "dead", "deferred", "scheduled", "set")), done
