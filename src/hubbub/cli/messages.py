@@ -168,7 +168,7 @@ def _post(client: Client, path: str, group: list[bytes], first: int, options: di
             element: dict[str, Any] = {"Body": body.decode()}
         except UnicodeDecodeError:
             fail(
-                "over HTTP a batch, or a message whose properties cannot be headers, holds text only, and this"
+                "over HTTP a batch, or a message with properties that cannot be headers, holds text, and this"
                 " is none; use --protocol amqp.",
                 2,
             )
