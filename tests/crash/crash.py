@@ -163,6 +163,7 @@ def check(history: History, port: int) -> None:
         _check_receiver(history, link, source, target)
     service_bus.check(history.service_bus, link, port)
     history.problems += history.service_bus.book.problems
+    history.service_bus.book.problems.clear()
 
 
 def _events(link: Link, number: int) -> list[str]:
