@@ -168,8 +168,8 @@ def _post(client: Client, path: str, group: list[bytes], first: int, options: di
             element: dict[str, Any] = {"Body": body.decode()}
         except UnicodeDecodeError:
             fail(
-                "over HTTP a batch, or a message with properties that cannot be headers, holds text, and this"
-                " is none; use --protocol amqp.",
+                "over HTTP a batch, or a message whose properties cannot be headers, holds text alone, and"
+                " this is none; use --protocol amqp.",
                 2,
             )
         if properties:

@@ -5,6 +5,7 @@ Each operation takes the request's map and answers once, when what it did is dur
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -19,13 +20,15 @@ from ...broker.receiver import Receiver
 from ...broker.sessions import SessionLock, Sessions
 from ...wire.amqp.types import Array, DecodeError, Int, Long, Timestamp
 from . import rules
-from .errors import condition_of, text_of
+from .errors import condition_of, is_ours, text_of
 from .messages import encode_delivery, lock_annotation, merged, messages_of, uuid_of, without_body
 from .queues import check
 from .requests import Request, Respond, Response
 
 if TYPE_CHECKING:
     from .peer import Peer
+
+log = logging.getLogger("hubbub.amqp")
 
 PEEK_BYTES_MAX = 1 << 20
 ITEMS_MAX = 4000
@@ -71,6 +74,8 @@ class Call:
 
     def fail(self, error: Exception) -> None:
         condition = condition_of(error)
+        if is_ours(error):
+            log.error("a request failed", exc_info=error)
         self.respond(Response(_STATUS_OF.get(condition, 500), text_of(error), None, condition))
 
     def done(self, error: Exception | None) -> None:
