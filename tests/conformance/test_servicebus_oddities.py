@@ -227,6 +227,35 @@ def test_peeks_from_far_away(plain, queue, start):
     assert Management(plain, queue)("peek-message", **many)[0] == (200 if start < 2 else 204)
 
 
+def test_a_lock_named_twice_settles_once(live, plain, queue):
+    sender, ask = plain.create_sender(queue), Management(plain, queue)
+    for body in ("dead", "alive"):
+        sender.send(Message(body=body))
+    for status, active, dead in (("suspended", 1, 1), ("abandoned", 1, 1), ("completed", 0, 1)):
+        headers = live.call("POST", f"/{queue}/messages/head?timeout=0")[1]
+        token = uuid.UUID(json.loads(headers["BrokerProperties"])["LockToken"])
+        tokens = Array(UNDESCRIBED, Data.UUID, token, token)
+        assert ask("update-disposition", **{"disposition-status": status, "lock-tokens": tokens})[0] == 200
+        found = json.loads(live.call("GET", f"/_hubbub/api/v1/queues/{queue}")[2])
+        assert (found["activeMessageCount"], found["deadLetterMessageCount"]) == (active, dead)
+
+
+def test_changed_properties_have_a_limit(live, plain, queue):
+    plain.create_sender(queue).send(Message(body="x"))
+    ask = Management(plain, queue)
+    for n, (status, condition) in enumerate(
+        [(200, None), (200, None), (403, "amqp:link:message-size-exceeded")]
+    ):
+        headers = live.call("POST", f"/{queue}/messages/head?timeout=0")[1]
+        token = uuid.UUID(json.loads(headers["BrokerProperties"])["LockToken"])
+        tokens = Array(UNDESCRIBED, Data.UUID, token)
+        change = {"properties-to-modify": {str(n): "v" * 30_000}}
+        found = ask(
+            "update-disposition", **{"disposition-status": "abandoned", "lock-tokens": tokens}, **change
+        )
+        assert found[:2] == (status, condition)
+
+
 def test_scheduled_in_the_past(client, queue):
     past = datetime.datetime(2001, 1, 1, tzinfo=datetime.UTC)
     with client.get_queue_sender(queue) as sender:

@@ -41,6 +41,8 @@ from ...wire.amqp.types import DecodeError, Int, Short, Symbol, Timestamp, decod
 
 BATCH_FORMAT = 0x80013700
 KEY_CHARS_MAX = 128
+CHANGES_BYTES_MAX = 64 << 10
+"""Of properties that receivers changed."""
 _UINT_MAX = 0xFFFFFFFF
 
 SEQUENCE, ENQUEUED = Symbol("x-opt-sequence-number"), Symbol("x-opt-enqueued-time")
@@ -195,11 +197,15 @@ def _key(what: str, value: Any) -> str | None:
 
 
 def merged(entry: Entry, properties: dict[Any, Any] | None) -> bytes | None:
-    """Changes of properties as they are kept: those made before, and those that come. None: no new ones."""
+    """Changes of properties as they are kept: those made before, and those that come. None: no new ones.
+    Raises TooLarge: with each delivery they could be more."""
     if not properties:
         return None
     before: dict[Any, Any] = decode(entry.changes)[0] if entry.changes else {}
-    return encode(before | {str(name): value for name, value in properties.items()})
+    changes = encode(before | {str(name): value for name, value in properties.items()})
+    if len(changes) > CHANGES_BYTES_MAX:
+        raise TooLarge(len(changes), CHANGES_BYTES_MAX, "changed properties'")
+    return changes
 
 
 # Delivering.

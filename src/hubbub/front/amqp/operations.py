@@ -167,20 +167,23 @@ def _update_disposition(call: Call) -> None:
     receiver = call.receiver()
     status = call.text("disposition-status")
     holder = call.holder(receiver)
-    entries = [holder.holder(token.bytes) for token in call.items("lock-tokens", UUID)]
-    changes = call.body.get("properties-to-modify")
-    properties = changes if isinstance(changes, dict) else None
+    # Each once: a message that is settled twice at a time would become two.
+    tokens = dict.fromkeys(call.items("lock-tokens", UUID))
+    modify = call.body.get("properties-to-modify")
+    properties = modify if isinstance(modify, dict) else None
+    entries = [holder.holder(token.bytes) for token in tokens]
+    changes = {entry.sequence: merged(entry, properties) for entry in entries}
 
     def settle(entry: Entry, done: Settled) -> None:
         if status == "completed":
             receiver.complete(entry, done)
         elif status == "abandoned":
-            receiver.unlock(entry, done, merged(entry, properties))
+            receiver.unlock(entry, done, changes[entry.sequence])
         elif status in ("defered", "deferred"):
-            receiver.defer(entry, done, merged(entry, properties))
+            receiver.defer(entry, done, changes[entry.sequence])
         else:
             reason, text = (str(call.body.get(f"deadletter-{n}") or "") for n in ("reason", "description"))
-            receiver.dead_letter(entry, reason, text, done, merged(entry, properties))
+            receiver.dead_letter(entry, reason, text, done, changes[entry.sequence])
 
     if status not in ("completed", "abandoned", "defered", "deferred", "suspended"):
         raise Invalid(f"The disposition status '{status:.60}' is not known.")
