@@ -57,6 +57,13 @@ class TestStart:
             assert live.call("DELETE", "/topic/subscriptions/subscription/messages/head")[0] == 200
             assert not (tmp_path / ".hubbub").exists()
 
+    def test_what_is_there_as_something_else(self, tmp_path):
+        with running(tmp_path, "--queue", "jobs") as live:
+            live.stop()
+        done = hubbub("up", "--port", "0", "--hub", "jobs", cwd=tmp_path)
+        assert done.returncode != 0
+        assert "'jobs' is a queue already" in done.stderr
+
     def test_an_unknown_flag_and_a_bad_name(self, tmp_path):
         done = hubbub("up", "--hubb", "x", cwd=tmp_path)
         assert done.returncode == 2

@@ -174,6 +174,8 @@ def _check(config: Config) -> None:
             f"{config.host} is a public address and the key is the well-known one. Set HUBBUB_KEYS to keys of"
             " your own, or say --allow-well-known-key if this network is closed."
         )
+    if twice := _twice(ns.name for ns in config.namespaces):
+        raise ConfigError(f"Two namespaces are named '{twice}'.")
     for ns in config.namespaces:
         if len(ns.keys) > RULES_MAX:
             raise ConfigError(f"namespace '{ns.name}' has {len(ns.keys)} keys; {RULES_MAX} are allowed.")
@@ -184,6 +186,16 @@ def _check(config: Config) -> None:
             raise ConfigError(f"'{path}': {error}")
     if config.tls == "files" and not (config.tls_cert and config.tls_key):
         raise ConfigError("TLS with files needs both --tls-cert and --tls-key.")
+
+
+def _twice(names: Iterable[str]) -> str:
+    """One that is there more than once, or nothing."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return ""
 
 
 def _beyond(entity: AnyEntity, config: Config, ns: NamespaceConfig) -> str:
@@ -340,7 +352,7 @@ class _Reader:
         for name, value in table.items():
             if type(value) is not kinds[name] or value < 0:
                 raise ConfigError(
-                    f"{self.path}: {where}: '{name}' must be a {kinds[name].__name__}, not {value!r}."
+                    f"{self.path}: {where}: '{name}' must be of type {kinds[name].__name__}, not {value!r}."
                 )
         return tuple(sorted(table.items()))
 
@@ -401,6 +413,8 @@ class _Reader:
             self._known(item, ["name", "password"], f"{where} issuer")
             if not item.get("name") or not item.get("password"):
                 raise ConfigError(f"{self.path}: an issuer in {where} needs 'name' and 'password'.")
+        if twice := _twice(entity.key for entity in entities):
+            raise ConfigError(f"{self.path}: '{twice}' stands twice in {where}; letter case does not count.")
         issuers = tuple((str(i["name"]), str(i["password"])) for i in table.get("issuer", []))
         return NamespaceConfig(
             name=str(table.get("name", "hubbub")).lower(),

@@ -360,6 +360,11 @@ async def _ensure(namespace: Namespace, ns: NamespaceConfig) -> None:
             await _made(entity, namespace.create(entity, next(rules, None)))
     for entity in ring:
         await _made(entity, namespace.update(entity))
+    for entity in ns.entities:
+        there = namespace.entity(entity.path)
+        if type(there) is not type(entity) and there is not None:
+            kind, wanted = there.noun.lower(), entity.noun.lower()
+            raise ConfigError(f"'{entity.path}' is a {kind} already; it cannot be a {wanted} as configured.")
 
 
 async def _made(entity: AnyEntity, making: Awaitable[object]) -> None:
