@@ -34,6 +34,7 @@ from proton import (
     ulong,
     ushort,
 )
+from proton.reactor import Filter
 from proton.utils import BlockingConnection, LinkDetached
 
 from live import ROOT, WELL_KNOWN, running
@@ -195,6 +196,18 @@ def test_a_symbol_that_is_none(client, queue):
         pytest.raises(ServiceBusError, match="a symbol holds bytes that are not ASCII"),
     ):
         sender.send_messages(ServiceBusMessage("x", content_type="text/плайн"))
+
+
+class Session(Filter):
+    def __init__(self, name):
+        super().__init__({symbol("com.microsoft:session-filter"): name})
+
+
+@pytest.mark.parametrize("queue", [{"requiresSession": True}], indirect=True)
+@pytest.mark.parametrize("name", ["a/b?c=d&e", "  ", "$x", " é 🎉", "x" * 128])
+def test_names_of_sessions(plain, queue, name):
+    plain.create_sender(queue).send(Message(body="x", group_id=name))
+    assert plain.create_receiver(queue, credit=1, options=Session(name)).receive(WAIT).group_id == name
 
 
 def test_links_without_an_address(plain):
