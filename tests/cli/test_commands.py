@@ -171,6 +171,8 @@ def spawn(live, *arguments):
         stderr=subprocess.PIPE,
         env=environment(HUBBUB_CONNECTION_STRING=live.connection_string, PYTHONFAULTHANDLER="1"),
         text=True,
+        # Who was started in the background ignores Ctrl-C, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
