@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +22,7 @@ USER = "guest"
 @contextlib.contextmanager
 def rabbit(folder: Path) -> Iterator[int]:
     """Its AMQP port. The node names server is started here too, so that none outlives the run."""
-    home = folder / "rabbit"
-    home.mkdir()
+    home = Path(tempfile.mkdtemp(dir=folder, prefix="rabbit-"))
     (home / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{PORT}\n")
     (home / "enabled_plugins").write_text("[rabbitmq_amqp1_0].\n")
     environment = {

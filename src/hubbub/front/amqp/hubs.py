@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from .peer import Peer
 
 CREDIT = 500
-READ_EVENTS_MAX = 256
-READ_BYTES_MAX = 256 * 1024
+READ_EVENTS_MAX = 512
+READ_BYTES_MAX = 512 * 1024
 KEPT_BYTES_MAX = 64 << 20
 """Batches that consumers have sent in part, of all connections together."""
 READERS_MAX = 5
