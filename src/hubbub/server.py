@@ -437,7 +437,7 @@ def _calm_the_collector() -> None:
     few, or a look through millions of them, where messages come and stay, would keep all others waiting."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 10, 200)
+    gc.set_threshold(100_000, 10, 200)
 
 
 def _write_ready(path: str, ready: Ready) -> None:
