@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from broker.jumped import World
 from hubbub.broker import selection
 from hubbub.broker.entity import FOREVER, EventHub, Queue, Subscription, Topic
 from hubbub.broker.errors import (
@@ -19,49 +20,12 @@ from hubbub.broker.errors import (
     QuotaExceeded,
     SessionRequired,
 )
-from hubbub.broker.limits import PROFILES
 from hubbub.broker.message import Message
-from hubbub.broker.namespace import Namespace
 from hubbub.broker.partitions import Start
 from hubbub.clock import ManualClock
 from hubbub.engine.file import FileEngine
 from hubbub.engine.log import Full
 from hubbub.engine.memory import MemoryEngine
-
-
-class World:
-    def __init__(self, engine, clock=None):
-        self.engine = engine
-        self.clock = clock or ManualClock()
-        self.ns = Namespace("ns", engine, self.clock, PROFILES["standard"])
-
-    async def _call(self, verb, *arguments):
-        future = asyncio.get_running_loop().create_future()
-        verb(*arguments, future.set_result)
-        outcome = await asyncio.wait_for(future, 5)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-    async def send(self, path, *bodies, **fields):
-        messages = [Message(body.encode(), **fields) for body in bodies]
-        await self._call(self.ns.send, path, messages, self.clock.now())
-
-    async def receive(self, path, lock=True):
-        return await self._call(self.ns.receiver(path).receive, lock, self.clock.now())
-
-    async def settle(self, path, verb, delivery, *arguments):
-        receiver = self.ns.receiver(path)
-        entry = receiver.find(str(delivery.sequence), delivery.token)
-        await self._call(getattr(receiver, verb), entry, *arguments)
-
-    async def later(self, milliseconds):
-        self.clock.advance(milliseconds)
-        await self.quiet()
-
-    async def quiet(self):
-        for _ in range(10):
-            await asyncio.sleep(0)
 
 
 def story(act, **queue):

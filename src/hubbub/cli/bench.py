@@ -17,7 +17,8 @@ from typing import Any
 
 import click
 
-from .client import Client, as_json, connection, fail, protocol, segment, show_table
+from .client import Client, Failure, as_json, connection, fail, protocol, segment, show_table
+from .web import Web
 
 BATCH_TYPE = b"application/vnd.microsoft.servicebus.json"
 
@@ -113,7 +114,6 @@ def _result(options: dict[str, Any], times: list[float], errors: int, seconds: f
 
 
 async def _run(client: Client, options: dict[str, Any]) -> tuple[list[float], int]:
-    target = client.target
     times: list[float] = []
     errors = 0
     until = time.perf_counter() + options["duration"]
@@ -121,8 +121,7 @@ async def _run(client: Client, options: dict[str, Any]) -> tuple[list[float], in
 
     async def one() -> None:
         nonlocal errors
-        reader, writer = await asyncio.open_connection(target.host, target.port)
-        link = _Link(reader, writer, target.host, client.token())
+        link = await Web.open(client)
         while time.perf_counter() < until:
             start = time.perf_counter()
             if await work(link, options):
@@ -130,43 +129,17 @@ async def _run(client: Client, options: dict[str, Any]) -> tuple[list[float], in
             else:
                 errors += 1
                 await asyncio.sleep(0.01)
-        writer.close()
+        link.close()
 
     count = 1 if options["mode"] == "latency" else options["clients"]
     try:
         await asyncio.gather(*(one() for _ in range(count)))
-    except OSError as error:
-        fail(f"{target.host}:{target.port}: {error.strerror or error}. Is a hubbub running there?", 7)
+    except Failure as error:
+        fail(str(error), error.code, error.hint)
     return times, errors
 
 
-class _Link:
-    """One kept connection."""
-
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, token: str
-    ) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._head = f"Host: {host}\r\nAuthorization: {token}\r\n".encode()
-
-    async def request(
-        self, method: str, path: str, body: bytes = b"", kind: bytes = b"text/plain"
-    ) -> tuple[int, bytes, bytes]:
-        """Status, head and body."""
-        self._writer.write(
-            f"{method} {path} HTTP/1.1\r\n".encode()
-            + self._head
-            + b"Content-Type: %b\r\nContent-Length: %d\r\n\r\n" % (kind, len(body))
-            + body
-        )
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        at = head.lower().find(b"content-length:")
-        size = int(head[at + 15 : head.index(b"\r\n", at)]) if at >= 0 else 0
-        return int(head[9:12]), head, await self._reader.readexactly(size)
-
-
-async def _send(link: _Link, options: dict[str, Any]) -> bool:
+async def _send(link: Web, options: dict[str, Any]) -> bool:
     body, kind = b"x" * options["size"], b"text/plain"
     if options["mode"] == "batch":
         element = '{"Body":"' + "x" * options["size"] + '"}'
@@ -175,7 +148,7 @@ async def _send(link: _Link, options: dict[str, Any]) -> bool:
     return status == 201
 
 
-async def _lock(link: _Link, options: dict[str, Any]) -> bool:
+async def _lock(link: Web, options: dict[str, Any]) -> bool:
     """A message sent, locked and completed; any waiting message will do."""
     entity = options["entity"]
     await link.request("POST", f"/{entity}/messages", b"x" * options["size"])
@@ -188,7 +161,7 @@ async def _lock(link: _Link, options: dict[str, Any]) -> bool:
     return (await link.request("DELETE", path))[0] == 200
 
 
-async def _latency(link: _Link, options: dict[str, Any]) -> bool:
+async def _latency(link: Web, options: dict[str, Any]) -> bool:
     """Until an event that was sent can be read: durable, answered and seen."""
     hub = segment(options["entity"])
     place = f"/_hubbub/api/v1/hubs/{hub}/partitions/0"

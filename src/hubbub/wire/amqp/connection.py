@@ -38,7 +38,7 @@ from .frames import (
     frame,
 )
 from .handler import Handler, Limits
-from .hot import Tails
+from .hot import DISPOSITION, FLOW, TRANSFER, Tails
 from .performatives import (
     Attach,
     Begin,
@@ -308,14 +308,14 @@ class Connection:
             if start == end:
                 continue
             session = by_remote.get(channel)
-            if session is not None and session.state == BEGUN and data[start : start + 2] == b"\x00\x53":
-                code = data[start + 2 : start + 3]
+            if session is not None and session.state == BEGUN:
+                code = data[start : start + 3]
                 try:
-                    if code == b"\x14":
+                    if code == TRANSFER:
                         session.on_transfer(data, start, end)
-                    elif code == b"\x15":
+                    elif code == DISPOSITION:
                         session.on_disposition(data, start, end)
-                    elif code == b"\x13":
+                    elif code == FLOW:
                         session.on_flow(data, start, end)
                     else:
                         self._performative(channel, data, start, end)
