@@ -137,6 +137,13 @@ def _is_sql(rule: Rule) -> bool:
     return isinstance(rule.filter, SqlFilter) and not rule.filter.always()
 
 
+def message_bytes_max(entity: EventHub | Queue | Topic, limits: Limits) -> int:
+    """Bytes that a message or batch sent there may have; 0: any."""
+    if isinstance(entity, EventHub):
+        return limits.event_bytes_max
+    return entity.message_kb_max * 1024 or limits.message_bytes_max
+
+
 def check_unchanged(old: AnyEntity, new: AnyEntity) -> None:
     """Raises Invalid for what may not change after creation."""
     fixed = {

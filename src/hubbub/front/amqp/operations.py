@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from ...broker.access import Right
+from ...broker.constraints import message_bytes_max
 from ...broker.delivery import Delivery, Settled
 from ...broker.entity import Queue, Subscription, Topic
 from ...broker.errors import BrokerError, Invalid, NotFound, SessionRequired
@@ -277,7 +278,7 @@ def _schedule(call: Call) -> None:
         raise NotFound(f"The messaging entity '{call.entity}' could not be found.")
     now = peer.now()
     messages = list(_scheduled(call, now))
-    check(messages, entity.message_kb_max * 1024 or peer.namespace.limits.message_bytes_max)
+    check(messages, message_bytes_max(entity, peer.namespace.limits))
     numbers: list[int] = []
 
     def scheduled(error: Exception | None) -> None:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...broker.access import OPEN, Grant, Right, Unauthorized, missing_right
+from ...broker.constraints import message_bytes_max
 from ...broker.entity import EventHub, Queue, Topic
 from ...broker.errors import BrokerError, Forwards, Invalid, NotFound, QuotaExceeded
 from ...broker.namespace import Namespace
@@ -399,7 +400,7 @@ class Peer:
         link.context = Producer(hub, partition, publisher)
         self._rights[link] = (node.path, Right.SEND)
         link.accept(
-            max_message_size=self.namespace.limits.event_bytes_max or None,
+            max_message_size=message_bytes_max(hub.entity, self.namespace.limits) or None,
             properties=properties,
             offered_capabilities=offered,
         )

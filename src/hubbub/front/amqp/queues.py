@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ...broker.constraints import message_bytes_max
 from ...broker.delivery import Settled
 from ...broker.entity import FOREVER, Queue, Topic
 from ...broker.errors import BrokerError, Invalid, LockLost, SessionLockLost, TooLarge
@@ -82,7 +83,7 @@ class Sending(Incoming):
 
     def size_max(self, peer: Peer) -> int:
         """Bytes a message may have; 0: any."""
-        return self.entity.message_kb_max * 1024 or peer.namespace.limits.message_bytes_max
+        return message_bytes_max(self.entity, peer.namespace.limits)
 
 
 def check(messages: Sequence[Message], size_max: int) -> None:

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 
 from ...broker.access import Action, Grant, Right
 from ...broker.access.resource import host_name
+from ...broker.constraints import message_bytes_max
 from ...broker.entity import EventHub, Queue, Topic
 from ...broker.errors import BrokerError, Invalid, NotFound
 from ...broker.hub import Hub
@@ -295,7 +296,7 @@ class RestDoor:
         elif of_hub or not isinstance(entity, (Queue, Topic)):
             raise self.missing(request, namespace, target.spelled, of_hub)
         route.entity = entity
-        route.size_max = self._send.size_max(namespace, entity)
+        route.size_max = message_bytes_max(entity, namespace.limits)
 
     def counters_of(self, request: Request) -> Counters:
         """Where a request is counted, when it is answered; those of no entity count together."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
+from ...broker.constraints import message_bytes_max
 from ...broker.entity import EventHub, Queue, Topic
 from ...broker.errors import Disabled, Invalid, TooLarge
 from ...broker.message import Message
@@ -41,15 +42,8 @@ class Send:
         self._standing = b""
         self._created = b""
 
-    def size_max(self, namespace: Namespace, entity: EventHub | Queue | Topic) -> int:
-        """Bytes a message or batch may have; 0: any."""
-        limits = namespace.limits
-        if isinstance(entity, EventHub):
-            return limits.event_bytes_max
-        return entity.message_kb_max * 1024 or limits.message_bytes_max
-
     def too_large(self, namespace: Namespace, entity: EventHub | Queue | Topic, size: int) -> HttpError:
-        text = str(TooLarge(size, self.size_max(namespace, entity)))
+        text = str(TooLarge(size, message_bytes_max(entity, namespace.limits)))
         # Conflict C14: 413 on Event Hubs, 403 on Service Bus.
         if isinstance(entity, EventHub):
             return HttpError(413, text)
